@@ -1,0 +1,32 @@
+"""What can go wrong between a model and the machine it should run on.
+
+EngineError
+├── ModelError          a model folder, checkpoint or ONNX file that cannot be used
+├── BackendError        a backend that is missing or fails on this machine
+│   └── OutOfMemoryError    a tile too large for the device; smaller ones may do
+└── PlanError           a TensorRT plan that cannot be built or does not fit this machine
+"""
+
+from __future__ import annotations
+
+__all__ = ["BackendError", "EngineError", "ModelError", "OutOfMemoryError", "PlanError"]
+
+
+class EngineError(Exception):
+    """Base of all engine errors; the message says what to do next."""
+
+
+class ModelError(EngineError):
+    """A model folder, checkpoint or ONNX file cannot be used."""
+
+
+class BackendError(EngineError):
+    """A backend is missing or fails on this machine."""
+
+
+class OutOfMemoryError(BackendError):
+    """A tile is too large for the device; smaller ones may do."""
+
+
+class PlanError(EngineError):
+    """A TensorRT plan cannot be built, or does not fit this machine."""

@@ -1,0 +1,63 @@
+"""Packaging of the Firewatch stylizer: three packages, three commands."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TORCH = "torch>=2.6"
+
+EXTRAS = {
+    "train": [TORCH, "safetensors>=0.4.3", "onnxruntime>=1.19"],
+    "torch": [TORCH, "safetensors>=0.4.3"],
+    "tensorrt": ["tensorrt>=10.9", "pycuda>=2024.1", "numpy"],
+    "ray": ["ray>=2.40"],
+    "metrics": ["torch-fidelity>=0.3"],
+    "tensorboard": ["tensorboard>=2.14"],
+    "test": [
+        TORCH,
+        "safetensors>=0.4.3",
+        "onnxruntime>=1.19",
+        "pytest>=8",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff==0.17.6",
+        "mypy==2.4.1",
+        "psutil>=5.9",
+    ],
+}
+
+setup(
+    name="firewatch-stylizer",
+    version="0.1.0",
+    description="Hiking videos and photos in the look of the game Firewatch",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["stylize*", "engine*", "training*"]),
+    package_data={"stylize": ["py.typed", "models/*/*"], "engine": ["py.typed"], "training": ["py.typed"]},
+    install_requires=[
+        "av>=14",
+        "click>=8.1",
+        "ffmpeg-python>=0.2",
+        "filelock>=3.12",
+        "imageio-ffmpeg>=0.6",
+        "numpy>=1.26",
+        "onnx>=1.16",
+        "opencv-python-headless>=4.9",
+        "openvino>=2025.0",
+        "Pillow>=10.3",
+        "pillow-heif>=0.18",
+        "platformdirs>=4",
+        "psutil>=5.9",
+        "tqdm>=4.66",
+    ],
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            "stylize = stylize.cli:main",
+            "build-engine = engine.cli:main",
+            "train-generator = training.cli:main",
+        ]
+    },
+)

@@ -1,0 +1,99 @@
+"""Named looks: which colours a generator paints with, from shadow to light.
+
+Each look has an anchor of three sRGB colours (shadow, middle, light).  Its palette is the mean of
+the art images whose own colours lie closest to the anchor, so the same names follow any art folder.
+`auto` has no anchor: it takes, for each photo, the art images nearest to the photo's own light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.errors import DataError
+from training.pseudo_pairs import RANKS, PaletteMap, rgb_to_lab
+
+__all__ = ["ANCHORS", "AUTO", "LookPalettes"]
+
+AUTO = "auto"
+
+ANCHORS: dict[str, tuple[str, str, str]] = {
+    "day": ("10303a", "2f7f8c", "f2e4b8"),
+    "dusk": ("2a163a", "b9504c", "ffd29c"),
+    "golden": ("2b1a17", "d3812f", "ffd670"),
+    "violet": ("241f55", "7a4490", "ff8f80"),
+    "night": ("0b1030", "2d4494", "93b4f2"),
+    "fog": ("35546b", "93bccb", "eef2f1"),
+}
+
+
+class LookPalettes:
+    """The palette of every look, measured on a set of art images.
+
+    Args:
+        arts: palettes of the art images.
+        looks: names, each `auto` or a key of `ANCHORS`.
+        members: how many of the nearest art images make one look.
+    """
+
+    def __init__(self, arts: Sequence[PaletteMap], looks: Sequence[str], members: int = 8) -> None:
+        unknown = [name for name in looks if name != AUTO and name not in ANCHORS]
+        if unknown:
+            raise ValueError(f"unknown look {unknown[0]!r}; allowed: {', '.join([AUTO, *ANCHORS])}")
+        if not arts:
+            raise DataError("the art folder holds no readable image")
+        self.looks = tuple(looks)
+        calm = np.quantile([roughness(art) for art in arts], 0.6)
+        self.calm = [art for art in arts if roughness(art) <= calm]
+        self.palettes = {name: self._near_anchor(name, members) for name in looks if name != AUTO}
+
+    def _near_anchor(self, name: str, members: int) -> PaletteMap:
+        anchor = anchor_palette(name)
+        nearest = sorted(self.calm, key=lambda art: ramp_distance(art, anchor))[:members]
+        return mean_palette([anchor, mean_palette(nearest)])
+
+    def for_photo(self, look: str, own: PaletteMap, neighbours: int = 3) -> PaletteMap:
+        """The palette that `look` gives to a photo whose own palette is `own`."""
+        if look != AUTO:
+            return self.palettes[look]
+        return mean_palette(sorted(self.calm, key=own.distance)[:neighbours])
+
+    def of_art(self, art: PaletteMap) -> str:
+        """The look that an art image is closest to (`auto` where no named look exists)."""
+        if not self.palettes:
+            return self.looks[0]
+        return min(self.palettes, key=lambda name: ramp_distance(art, self.palettes[name]))
+
+
+def mean_palette(palettes: Sequence[PaletteMap]) -> PaletteMap:
+    """The mean ramp, with the mean chroma of its members (a plain mean of hues would be grey)."""
+    ramps = np.stack([p.colors for p in palettes])
+    mean = ramps.mean(0)
+    chroma = np.linalg.norm(ramps[..., 1:], axis=-1).mean(0)
+    gain = np.clip(chroma / np.maximum(np.linalg.norm(mean[:, 1:], axis=-1), 1e-3), 1.0, 1.6)
+    mean[:, 1:] *= gain[:, None]
+    return PaletteMap(colors=mean.astype(np.float32))
+
+
+def anchor_palette(name: str) -> PaletteMap:
+    """The three anchor colours of a look, joined in Lab to a full ramp."""
+    hexes = ANCHORS[name]
+    rgb = np.array([[[int(h[i : i + 2], 16) for i in (0, 2, 4)] for h in hexes]], np.uint8)
+    lab = rgb_to_lab(rgb)[0]
+    at = np.linspace(0, 2, RANKS)
+    return PaletteMap(colors=np.stack([np.interp(at, range(3), lab[:, c]) for c in range(3)], -1).astype(np.float32))
+
+
+def ramp_distance(a: PaletteMap, b: PaletteMap) -> float:
+    """Mean Lab distance rank by rank, hue weighing more than lightness."""
+    delta = (a.colors - b.colors) * np.array([1.0, 1.5, 1.5], np.float32)
+    return float(np.linalg.norm(delta, axis=1).mean())
+
+
+def roughness(palette: PaletteMap) -> float:
+    """How often the hue turns back on the way from shadow to light; 0.5 is a straight line."""
+    ab = palette.colors[:, 1:]
+    path = np.linalg.norm(np.diff(ab, axis=0), axis=1).sum()
+    reach = np.linalg.norm(ab - ab.mean(0), axis=1).max()
+    return float(path / (2 * reach + 10))
