@@ -1,0 +1,160 @@
+"""Every setting of a training run, in one frozen record that is saved with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from training.errors import CheckpointError
+from training.looks import ANCHORS, AUTO
+from training.networks import GeneratorConfig
+
+__all__ = ["TrainConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of a run; defaults are the recipe of the generator that ships."""
+
+    photos: str
+    """Folder of domain A: photos."""
+    art: str
+    """Folder of domain B: flat, layered art."""
+    out: str
+    """Folder that holds the numbered run folders."""
+    samples: str | None = None
+    """Photos for the sample grids; default: the first of `photos`."""
+    cache: str | None = None
+    """Folder for flattened photos, the slow part of the pseudo-pairs; default: inside `out`."""
+
+    architecture: str = "resnet9-skip"
+    """See `GeneratorConfig.architecture`."""
+    ngf: int = 32
+    """Channels of the generator's first convolution."""
+    n_blocks: int = 9
+    """Residual blocks."""
+    n_downsampling: int = 2
+    """Stride-2 convolutions: 3 gives the wider generator with d256 and u128."""
+    upsample: str = "resize"
+    """`resize` or `transposed`."""
+    looks: tuple[str, ...] = (AUTO, *ANCHORS)
+    """Looks that the generator learns; one name alone gives a plain generator."""
+    ndf: int = 64
+    """Channels of the discriminator's first convolution."""
+    scales: int = 2
+    """Discriminators, each at half the size of the one before; 1 is the plain PatchGAN."""
+    dense: bool = False
+    """One score per image instead of one per patch."""
+
+    warmup_steps: int = 2000
+    """Supervised steps on pseudo-pairs before the adversarial part."""
+    warmup_back_every: int = 3
+    """netG_B, the way back, learns in every k-th warm-up step only (it never ships)."""
+    steps: int = 4000
+    """Adversarial steps."""
+    epochs: int | None = None
+    """Adversarial part in passes over `photos`; overrides `steps`."""
+    decay_start: float = 0.5
+    """Share of the adversarial part after which the learning rate falls linearly to zero."""
+    batch: int = 1
+    """Images of each domain in one step."""
+    crop: int = 160
+    """Side of the training crops, in pixels, a multiple of 8."""
+    zoom: tuple[float, float] = (0.4, 1.8)
+    """Range of the scale at which photos are cropped; above 1 stands for high resolution."""
+    lr: float = 2e-4
+    """Learning rate of Adam (0.5, 0.999)."""
+    warmup_lr: float = 4e-4
+    """Learning rate of the supervised part."""
+    generator_steps: int = 1
+    """Generator updates per step: more of them help when the discriminator runs away."""
+    discriminator_steps: int = 1
+    """Discriminator updates per step."""
+
+    lambda_cycle: float = 10.0
+    """Weight of |rec - real|; 0 trains without the way back, at a third of the cost."""
+    lambda_identity: float = 0.5
+    """Weight of |idt - real|, as a share of `lambda_cycle` (of 10 without a cycle)."""
+    identity_every: int = 1
+    """Compute the identity loss in every k-th step only."""
+    lambda_pair: float = 2.0
+    """Weight of the pseudo-pair's colours (blurred) in the adversarial part; 0: none."""
+    lambda_edge: float = 1.0
+    """Weight of the gradient term of the supervised loss."""
+    lambda_flat: float = 0.0
+    """Weight of total variation."""
+    lambda_frame: float = 1.0
+    """Weight of the frame-difference loss: a moved, noisy copy must give the moved result."""
+    frame_every: int = 4
+    """Compute the frame-difference loss in every k-th step only."""
+    label_smoothing: float = 0.0
+    """Real patches are pulled towards 1 minus this."""
+    augment: bool = True
+    """Differentiable augmentation of what the discriminators see (colour is left alone)."""
+    pool_size: int = 50
+    """Images in the pool of earlier fakes (Shrivastava et al. 2017); 0: none."""
+    ema: float = 0.999
+    """Decay of the moving average of the generator's weights, which is what ships."""
+    clip: float = 1.0
+    """Largest gradient norm of a generator update."""
+
+    precision: str = "auto"
+    """`fp32`, `bf16`, `fp16`, or `auto`: what the device does fast."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `mps`, or `auto`."""
+    compile: bool = False
+    """Run the networks through torch.compile."""
+    threads: int = 0
+    """CPU threads; 0: all."""
+    seed: int = 0
+    """Every random choice of step n follows from this and n."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    sample_every: int = 200
+    """Steps between sample grids."""
+
+    def __post_init__(self) -> None:
+        if self.crop < 32 or self.crop % 8:
+            raise ValueError(f"crops are a multiple of 8 from 32 up, got {self.crop = }")
+        if self.batch < 1 or self.generator_steps < 1 or self.discriminator_steps < 1:
+            raise ValueError("batch, generator_steps and discriminator_steps start at 1")
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"zoom is a range above 0, got {self.zoom = }")
+        if not 0 <= self.decay_start <= 1:
+            raise ValueError(f"decay_start is a share 0..1, got {self.decay_start = }")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise ValueError(f"unknown precision, got {self.precision = }; allowed: auto, fp32, bf16, fp16")
+        if self.warmup_steps < 0 or self.steps < 0 or self.scales not in (1, 2, 3):
+            raise ValueError(f"got {self.warmup_steps = }, {self.steps = }, {self.scales = }")
+        self.generator  # noqa: B018  validates the architecture as well
+
+    @property
+    def generator(self) -> GeneratorConfig:
+        """What `netG_A` looks like."""
+        return GeneratorConfig(
+            architecture=self.architecture,
+            ngf=self.ngf,
+            n_blocks=self.n_blocks,
+            n_downsampling=self.n_downsampling,
+            upsample=self.upsample,
+            looks=self.looks,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write as options.json."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> TrainConfig:
+        """Read options.json; CheckpointError names a key that this version does not know."""
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read as options.json ({error})") from error
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise CheckpointError(f"{path} holds settings this version does not know: {', '.join(sorted(unknown))}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,0 +1,59 @@
+"""Losses of the CycleGAN and of what surrounds it; all take images ``(N, 3, H, W)`` in -1..1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["blur", "diff_augment", "edge_loss", "lsgan", "pair_loss", "total_variation"]
+
+
+def lsgan(scores: Sequence[Tensor], target: float) -> Tensor:
+    """Least-squares GAN loss (Mao et al. 2017), the mean over all scales of a discriminator."""
+    return torch.stack([(s.float() - target).square().mean() for s in scores]).mean()
+
+
+def edge_loss(image: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of the first differences in x and y."""
+    dx = (image[..., 1:] - image[..., :-1]) - (target[..., 1:] - target[..., :-1])
+    dy = (image[..., 1:, :] - image[..., :-1, :]) - (target[..., 1:, :] - target[..., :-1, :])
+    return dx.abs().mean() + dy.abs().mean()
+
+
+def pair_loss(fake: Tensor, target: Tensor, lambda_edge: float) -> Tensor:
+    """Supervised loss of the warm-up: L1 of the pixels plus weighted L1 of the gradients."""
+    return F.l1_loss(fake, target) + lambda_edge * edge_loss(fake, target)
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """Mean absolute first difference: small where areas are flat (Rudin et al. 1992)."""
+    return edge_loss(image, torch.zeros_like(image))
+
+
+def blur(image: Tensor, radius: int = 8) -> Tensor:
+    """Box blur that keeps colours and drops detail; the size is divided by `radius`."""
+    return F.avg_pool2d(image, radius)
+
+
+def diff_augment(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Translation and cutout, differentiable (Zhao et al. 2020, arXiv 2006.10738).
+
+    Real and fake images get the same distribution of changes, so a small art set is not learnt by
+    heart.  Colour is left alone: it is what the discriminator has to judge.
+    """
+    n, _, h, w = image.shape
+    limit_y, limit_x = h // 8, w // 8
+    out = []
+    for i in range(n):
+        draw = torch.randint(0, 1 << 20, (4,), generator=generator).tolist()
+        y, x = draw[0] % (2 * limit_y + 1), draw[1] % (2 * limit_x + 1)
+        padded = F.pad(image[i : i + 1], (limit_x, limit_x, limit_y, limit_y), mode="reflect")
+        moved = padded[..., y : y + h, x : x + w]
+        mask = torch.ones_like(moved[:, :1])
+        top, left = draw[2] % (h - h // 4), draw[3] % (w - w // 4)
+        mask[..., top : top + h // 4, left : left + w // 4] = 0
+        out.append(moved * mask)
+    return torch.cat(out)
