@@ -69,6 +69,8 @@ class TrainConfig:
     """Learning rate of Adam (0.5, 0.999)."""
     warmup_lr: float = 4e-4
     """Learning rate of the supervised part."""
+    look_lr: float = 20.0
+    """Factor on the learning rate of the looks' scales and shifts: each sees only its own images."""
     generator_steps: int = 1
     """Generator updates per step: more of them help when the discriminator runs away."""
     discriminator_steps: int = 1

@@ -74,7 +74,7 @@ class Trainer:
         self.ema = {k: v.detach().clone() for k, v in self.netG_A.state_dict().items()}
         adam: Any = {"lr": config.lr, "betas": (0.5, 0.999)}
         self.optimizers = {
-            "G": torch.optim.Adam([*self.netG_A.parameters(), *self.netG_B.parameters()], **adam),
+            "G": torch.optim.Adam(_generator_groups((self.netG_A, self.netG_B), config.look_lr), **adam),
             "D": torch.optim.Adam([*self.netD_A.parameters(), *self.netD_B.parameters()], **adam),
         }
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast_dtype == torch.float16)
@@ -116,7 +116,7 @@ class Trainer:
         config, rng = self.config, random.Random(f"{self.config.seed}-{self.step}")
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = self.lr()
+                group["lr"] = self.lr() * group.get("factor", 1.0)
         if self.step < config.warmup_steps:
             losses = self._update("G", self.warmup_losses(batch))
         else:
@@ -286,6 +286,14 @@ class Trainer:
     def write_samples(self) -> None:
         """A grid of photos and their stylizations in every look, by the averaged weights."""
         write_grid(self)
+
+
+def _generator_groups(nets: tuple[nn.Module, ...], look_lr: float) -> list[dict[str, Any]]:
+    """Convolutions, and the looks' scales and shifts with their own learning rate."""
+    named = [item for net in nets for item in net.named_parameters()]
+    looks = [p for name, p in named if name.endswith((".gamma", ".beta"))]
+    others = [p for name, p in named if not name.endswith((".gamma", ".beta"))]
+    return [{"params": others, "factor": 1.0}, {"params": looks, "factor": look_lr}]
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,120 @@
+"""What a backend has to do, and how one is chosen."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import BackendError
+from engine.spec import F32, ModelSpec, NormStatistics
+
+__all__ = ["BACKENDS", "Backend", "BackendOptions", "Tiles", "check_tiles", "choose_backend", "open_backend"]
+
+log = logging.getLogger(__name__)
+
+Tiles = npt.NDArray[np.uint8]
+"""RGB uint8 ``(N, H, W, 3)``, C-contiguous."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendOptions:
+    """Settings that every backend understands; each ignores what its device does not have."""
+
+    device: str | None = None
+    """`CPU`, `GPU`, `cuda:1`, ...; None: the backend's usual one."""
+    precision: str = "auto"
+    """`fp32`, `fp16`, `bf16`, or `auto`: what the device does fast."""
+    threads: int = 0
+    """CPU threads; 0: all."""
+    cache: Path | None = None
+    """Folder for compiled models; None: none are kept."""
+
+
+class Backend(Protocol):
+    """Runs the two graphs of one model.  A context manager: construction does no work."""
+
+    name: str
+    spec: ModelSpec
+
+    def __enter__(self) -> Backend: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    @property
+    def description(self) -> str:
+        """Device and arithmetic, for people: ``OpenVINO on AMD EPYC, fp32``."""
+        ...
+
+    def probe(self, view: Tiles, look: F32) -> NormStatistics:
+        """Statistics of a view (taken jointly over its batch) for look weights ``(K,)``."""
+        ...
+
+    def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
+        """Stylize tiles; same shape.  OutOfMemoryError asks for smaller ones."""
+        ...
+
+
+def check_tiles(spec: ModelSpec, tiles: Tiles) -> Tiles:
+    """The tiles, C-contiguous; ValueError if the graphs could not take them."""
+    if tiles.ndim != 4 or tiles.shape[3] != 3 or tiles.dtype != np.uint8:
+        raise ValueError(f"tiles are uint8 (N, H, W, 3), got {tiles.shape = }, {tiles.dtype = }")
+    height, width = tiles.shape[1:3]
+    if height % spec.multiple or width % spec.multiple or min(height, width) < spec.min_side:
+        raise ValueError(
+            f"sides are multiples of {spec.multiple} from {spec.min_side} up, got {height} x {width}: pad the tile"
+        )
+    return np.ascontiguousarray(tiles)
+
+
+def _openvino(folder: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
+    from engine.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(folder, spec, options)
+
+
+def _torch(folder: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
+    from engine.backends.torch import TorchBackend
+
+    return TorchBackend(folder, spec, options)
+
+
+BACKENDS: dict[str, Callable[[Path, ModelSpec, BackendOptions], Backend]] = {
+    "openvino": _openvino,
+    "torch": _torch,
+}
+
+
+def choose_backend() -> tuple[str, str]:
+    """The backend that `auto` takes on this machine, and why, in words."""
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        if torch.cuda.is_available():
+            return "torch", f"CUDA device {torch.cuda.get_device_name()}"
+        if torch.backends.mps.is_available():
+            return "torch", "Apple GPU"
+    return "openvino", "no CUDA or Apple GPU found"
+
+
+def open_backend(folder: Path, *, name: str = "auto", options: BackendOptions | None = None) -> Backend:
+    """A backend for a model folder, not yet entered.
+
+    Raises BackendError for a name that does not exist, ModelError for a folder that is no model.
+    """
+    spec = ModelSpec.load(folder)
+    if name == "auto":
+        name, reason = choose_backend()
+        log.info("backend %s: %s", name, reason)
+    if name not in BACKENDS:
+        raise BackendError(f"unknown backend {name!r}; allowed: auto, {', '.join(BACKENDS)}")
+    return BACKENDS[name](folder, spec, options or BackendOptions())

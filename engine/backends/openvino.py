@@ -1,0 +1,124 @@
+"""Backend `openvino`: Intel, AMD and ARM CPUs, Intel GPUs; the default without an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.backends.base import Backend, BackendOptions, Tiles, check_tiles
+from engine.errors import BackendError, ModelError, OutOfMemoryError
+from engine.spec import F32, ModelSpec, NormStatistics
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+__all__ = ["OpenVinoBackend"]
+
+KEPT_SHAPES = 4
+"""Compiled shapes kept at once: a frame, its edge tiles, and the probe's view."""
+
+
+class OpenVinoBackend:
+    """Runs the ONNX pair through OpenVINO, compiled once for every tile shape that comes by.
+
+    Static shapes let OpenVINO choose its convolution kernels and buffers once; the few shapes of a
+    video are compiled at its first frame.
+
+    Args:
+        folder: model folder with probe.onnx and render.onnx.
+        spec: its descriptor.
+        options: device (`CPU`, `GPU`, `AUTO`), precision, threads, cache folder.
+    """
+
+    name = "openvino"
+
+    def __init__(self, folder: Path, spec: ModelSpec, options: BackendOptions) -> None:
+        self.folder, self.spec, self.options = folder, spec, options
+        self.device = options.device or "CPU"
+        self._core: Any = None
+        self._models: dict[str, ov.Model] = {}
+        self._requests: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    def __enter__(self) -> Backend:
+        try:
+            import openvino as ov
+        except ImportError as error:
+            raise BackendError("OpenVINO is not installed: pip install openvino") from error
+        self._core = ov.Core()
+        if self.options.cache is not None:
+            self._core.set_property({"CACHE_DIR": str(self.options.cache)})
+        for graph in ("probe", "render"):
+            path = self.folder / f"{graph}.onnx"
+            try:
+                self._models[graph] = self._core.read_model(str(path))
+            except RuntimeError as error:
+                raise ModelError(f"{path} cannot be read by OpenVINO: install the model again") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._requests.clear()
+        self._models.clear()
+        self._core = None
+
+    @property
+    def description(self) -> str:
+        """Device name and arithmetic."""
+        name = str(self._core.get_property(self.device, "FULL_DEVICE_NAME")).strip()
+        return f"OpenVINO on {name}, {self._precision()}"
+
+    def probe(self, view: Tiles, look: F32) -> NormStatistics:
+        """See `Backend.probe`."""
+        view = check_tiles(self.spec, view)
+        scale, shift = self._infer("probe", view, {"view": view, "look": look.reshape(1, -1)})
+        return NormStatistics(scale=scale.reshape(-1).copy(), shift=shift.reshape(-1).copy())
+
+    def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
+        """See `Backend.render`."""
+        tiles = check_tiles(self.spec, tiles)
+        vectors = {"scale": statistics.scale.reshape(1, -1), "shift": statistics.shift.reshape(1, -1)}
+        return np.asarray(self._infer("render", tiles, {"tiles": tiles, **vectors})[0]).copy()
+
+    def _infer(self, graph: str, images: Tiles, inputs: dict[str, Any]) -> list[Any]:
+        try:
+            request = self._request(graph, images.shape)
+            results = request.infer(inputs, share_inputs=True, share_outputs=True)
+        except (RuntimeError, MemoryError) as error:
+            if "alloc" in str(error).lower() or "memory" in str(error).lower():
+                shape = "x".join(map(str, images.shape[:3]))
+                raise OutOfMemoryError(f"no memory for a tile of {shape}: choose a smaller --tile") from error
+            raise BackendError(f"OpenVINO failed on {self.device}: {error}") from error
+        return list(results.values())
+
+    def _request(self, graph: str, shape: tuple[int, ...]) -> Any:
+        key = (graph, *shape)
+        if key in self._requests:
+            self._requests.move_to_end(key)
+            return self._requests[key]
+        while len(self._requests) >= KEPT_SHAPES:
+            self._requests.popitem(last=False)  # its buffers are freed before the next are taken
+        model = self._models[graph].clone()
+        model.reshape({"view" if graph == "probe" else "tiles": list(shape)})
+        self._requests[key] = self._core.compile_model(model, self.device, self._properties()).create_infer_request()
+        return self._requests[key]
+
+    def _properties(self) -> dict[str, Any]:
+        # One frame at a time over all cores: tiles are large enough to keep them busy.
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+        if self.device.startswith("CPU"):
+            properties["INFERENCE_NUM_THREADS"] = self.options.threads
+        properties["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[self._precision()]
+        return properties
+
+    def _precision(self) -> str:
+        if self.options.precision != "auto":
+            return self.options.precision
+        abilities = self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES")
+        if self.device.startswith("GPU"):
+            return "fp16" if "FP16" in abilities else "fp32"
+        return "bf16" if "BF16" in abilities else "fp32"

@@ -1,0 +1,163 @@
+"""Backend `torch`: the reference on a CPU, and the second path to CUDA, ROCm and Apple GPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.architecture import Op
+from engine.backends.base import Backend, BackendOptions, Tiles, check_tiles
+from engine.errors import BackendError, OutOfMemoryError
+from engine.export import NORM_EPS, read_checkpoint
+from engine.spec import F32, ModelSpec, NormStatistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["TorchBackend"]
+
+
+class TorchBackend:
+    """Interprets the operations of `ModelSpec.program` with torch's functions.
+
+    Args:
+        folder: model folder with generator.safetensors.
+        spec: its descriptor.
+        options: device (`cpu`, `cuda`, `cuda:1`, `mps`), precision, threads.
+    """
+
+    name = "torch"
+
+    def __init__(self, folder: Path, spec: ModelSpec, options: BackendOptions) -> None:
+        self.folder, self.spec, self.options = folder, spec, options
+        self._weights: dict[str, Tensor] = {}
+        self._device: Any = None
+        self._dtype: Any = None
+
+    def __enter__(self) -> Backend:
+        try:
+            import torch
+        except ImportError as error:
+            raise BackendError("torch is not installed: pip install 'firewatch-stylizer[torch]'") from error
+        if self.options.threads:
+            torch.set_num_threads(self.options.threads)
+        weights, _ = read_checkpoint(self.folder / "generator.safetensors")
+        name = self.options.device or (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+        try:
+            self._device = torch.device(name)
+            on_device = {k: torch.from_numpy(v).to(self._device) for k, v in weights.items()}
+        except (RuntimeError, AssertionError) as error:
+            raise BackendError(f"torch cannot use device {name!r} ({error}): try --device cpu") from error
+        self._dtype = self._arithmetic()
+        for key, value in on_device.items():
+            # The affine of the norm stays in float32, like the statistics.
+            keep = key.endswith((".gamma", ".beta"))
+            value = value if keep else value.to(self._dtype)
+            self._weights[key] = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._weights.clear()
+
+    @property
+    def description(self) -> str:
+        """Device name and arithmetic."""
+        import torch
+
+        name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else str(self._device)
+        return f"torch {torch.__version__} on {name}, {str(self._dtype).removeprefix('torch.')}"
+
+    def probe(self, view: Tiles, look: F32) -> NormStatistics:
+        """See `Backend.probe`."""
+        import torch
+
+        view = check_tiles(self.spec, view)
+        scales: list[Tensor] = []
+        shifts: list[Tensor] = []
+        weights = torch.from_numpy(np.ascontiguousarray(look, np.float32)).to(self._device)
+
+        def norm(op: Op, x: Tensor) -> tuple[Tensor, Tensor]:
+            scale, shift = weights @ self._weights[f"{op.weight}.gamma"], weights @ self._weights[f"{op.weight}.beta"]
+            if op.instance:
+                variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+                scale = scale * torch.rsqrt(variance + NORM_EPS)
+                shift = shift - mean * scale
+            scales.append(scale)
+            shifts.append(shift)
+            return scale, shift
+
+        self._run(view, norm)
+        return NormStatistics(scale=torch.cat(scales).cpu().numpy(), shift=torch.cat(shifts).cpu().numpy())
+
+    def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
+        """See `Backend.render`."""
+        import torch
+
+        tiles = check_tiles(self.spec, tiles)
+        scale = torch.from_numpy(np.ascontiguousarray(statistics.scale)).to(self._device)
+        shift = torch.from_numpy(np.ascontiguousarray(statistics.shift)).to(self._device)
+
+        def norm(op: Op, x: Tensor) -> tuple[Tensor, Tensor]:
+            part = slice(op.offset, op.offset + op.cout)
+            return scale[part], shift[part]
+
+        y = self._run(tiles, norm).float()
+        y = torch.round(y * 127.5 + 127.5).clamp_(0, 255).to(torch.uint8)
+        return np.ascontiguousarray(y.permute(0, 2, 3, 1).cpu().numpy())
+
+    def _run(self, images: Tiles, norm: Any) -> Tensor:
+        """All operations on uint8 NHWC images; the result is NCHW in -1..1."""
+        import torch
+
+        try:
+            with torch.inference_mode():
+                x = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
+                tensors = {"x": x.to(self._dtype).mul(1 / 127.5).sub_(1.0)}
+                for i, op in enumerate(self.spec.program.ops):
+                    tensors[op.output] = self._apply(op, tensors, norm)
+                    for name in set(op.inputs):
+                        if not any(name in later.inputs for later in self.spec.program.ops[i + 1 :]):
+                            del tensors[name]
+                return tensors[self.spec.program.ops[-1].output]
+        except torch.OutOfMemoryError as error:
+            shape = "x".join(map(str, images.shape[:3]))
+            raise OutOfMemoryError(f"no memory for a tile of {shape}: choose a smaller --tile") from error
+
+    def _apply(self, op: Op, tensors: dict[str, Tensor], norm: Any) -> Tensor:
+        import torch.nn.functional as F
+
+        x = tensors[op.inputs[0]]
+        if op.kind in ("conv", "conv_transpose"):
+            weight, bias = self._weights[f"{op.weight}.weight"], self._weights.get(f"{op.weight}.bias")
+            if op.kind == "conv_transpose":
+                return F.conv_transpose2d(x, weight, bias, op.stride, op.pad, output_padding=1)
+            if op.pad:
+                x = F.pad(x, (op.pad,) * 4, mode=op.pad_mode)
+            return F.conv2d(x, weight, bias, op.stride)
+        if op.kind == "norm":
+            scale, shift = norm(op, x)
+            return x * scale.view(1, -1, 1, 1).to(x.dtype) + shift.view(1, -1, 1, 1).to(x.dtype)
+        if op.kind == "upsample":
+            return F.interpolate(x, scale_factor=op.stride, mode="nearest")
+        if op.kind == "add":
+            return x + tensors[op.inputs[1]]
+        if op.kind == "relu":
+            return F.relu(x)
+        if op.kind == "tanh":
+            return x.tanh()
+        return F.pixel_unshuffle(x, op.stride) if op.kind == "unshuffle" else F.pixel_shuffle(x, op.stride)
+
+    def _arithmetic(self) -> Any:
+        import torch
+
+        precision = self.options.precision
+        if precision == "auto":
+            precision = "fp16" if self._device.type in ("cuda", "mps") else "fp32"
+        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

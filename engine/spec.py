@@ -1,0 +1,160 @@
+"""What a model is and what its two graphs take; read this before writing a backend.
+
+A generator is deployed as two ONNX graphs that share weights:
+
+``probe.onnx``
+    ``view`` uint8 ``(N, H, W, 3)`` RGB, ``look`` float32 ``(1, K)`` ->
+    ``scale`` and ``shift`` float32 ``(1, C)``: what instance norm would apply, statistics taken
+    jointly over the batch.
+``render.onnx``
+    ``tiles`` uint8 ``(N, H, W, 3)`` RGB, ``scale`` and ``shift`` -> ``output`` uint8 ``(N, H, W, 3)``.
+    A local function of pixels: what lies further away than `ModelSpec.radius` changes nothing.
+
+H and W are multiples of `ModelSpec.multiple`, and at least `ModelSpec.min_side`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.architecture import Program
+from engine.errors import ModelError
+
+__all__ = ["ModelSpec", "NormStatistics", "look_weights", "sha256"]
+
+FORMAT = "firewatch-model-1"
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NormStatistics:
+    """What `render` applies after each normalised convolution: ``x * scale + shift`` per channel."""
+
+    scale: F32
+    """``gamma / sqrt(var + eps)``, float32 ``(C,)``."""
+    shift: F32
+    """``beta - mean * scale``, float32 ``(C,)``."""
+
+    def __post_init__(self) -> None:
+        if self.scale.ndim != 1 or self.scale.shape != self.shift.shape:
+            raise ValueError(f"statistics are two vectors of one length, got {self.scale.shape}, {self.shift.shape}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """The descriptor that travels with a model as spec.json."""
+
+    name: str
+    """Name of the model folder."""
+    config: Mapping[str, Any]
+    """Generator config of the checkpoint; see `engine.architecture.Program.of`."""
+    looks: tuple[str, ...]
+    """Names of the looks; the first is the default."""
+    probe_side: int = 512
+    """Long side of the view that the probe is given, in pixels."""
+    precision: str = "fp32"
+    """Arithmetic of the graphs: fp32, fp16 or bf16 (statistics are always taken in float32)."""
+    hashes: Mapping[str, str] | None = None
+    """sha256 of each file of the model folder."""
+
+    @cached_property
+    def program(self) -> Program:
+        """The operations of the generator."""
+        return Program.of(self.config)
+
+    @property
+    def norm_channels(self) -> int:
+        """C, the length of the statistics vectors."""
+        return self.program.norm_channels
+
+    @property
+    def multiple(self) -> int:
+        """Height and width are multiples of this."""
+        return self.program.multiple
+
+    @property
+    def min_side(self) -> int:
+        """Smallest height or width that reflection padding allows at every depth."""
+        return max(8, 2 * self.multiple)
+
+    @property
+    def radius(self) -> int:
+        """Receptive-field radius in pixels, rounded up to `multiple`."""
+        return -(-self.program.radius // self.multiple) * self.multiple
+
+    @property
+    def halo(self) -> int:
+        """Context that a tile needs on each side for an error below one level.
+
+        The outer half of a receptive field carries almost no weight (Luo et al. 2016, arXiv
+        1701.04128): half the radius leaves 70 dB and more, the full radius is exact.
+        """
+        return -(-self.radius // 2 // self.multiple) * self.multiple
+
+    def save(self, folder: Path) -> None:
+        """Write spec.json."""
+        values = {"format": FORMAT, **asdict(self), "looks": list(self.looks)}
+        folder.joinpath("spec.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> ModelSpec:
+        """Read spec.json of a model folder; ModelError says what is wrong with it."""
+        path = folder / "spec.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ModelError(f"{folder} is no model folder: it has no spec.json") from error
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} cannot be read ({error})") from error
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+            raise ModelError(f"{path} is not of format {FORMAT}: export the checkpoint again")
+        try:
+            spec = cls(**{**values, "looks": tuple(values["looks"])})
+            assert spec.program.ops
+        except (TypeError, KeyError, ValueError) as error:
+            raise ModelError(f"{path} is incomplete ({error}): export the checkpoint again") from error
+        return spec
+
+    def verify(self, folder: Path) -> None:
+        """Compare the files of the folder with `hashes`; ModelError names the file that differs."""
+        for name, expected in (self.hashes or {}).items():
+            path = folder / name
+            if not path.is_file():
+                raise ModelError(f"{path} is missing: install the model again")
+            if sha256(path) != expected:
+                raise ModelError(f"{path} is damaged (its sha256 differs from spec.json): install the model again")
+
+
+def look_weights(spec: ModelSpec, look: str) -> F32:
+    """Weights ``(K,)`` of a look: a name, or a mixture such as ``dusk=0.7,night=0.3``.
+
+    Raises ValueError for unknown names, listing those that exist.
+    """
+    weights = np.zeros(len(spec.looks), np.float32)
+    for part in look.split(","):
+        name, _, amount = part.strip().partition("=")
+        if name not in spec.looks:
+            raise ValueError(f"unknown look {name!r}; {spec.name} has {', '.join(spec.looks)}")
+        weights[spec.looks.index(name)] += float(amount) if amount else 1.0
+    if not weights.sum() > 0 or weights.min() < 0:
+        raise ValueError(f"look weights must be positive, got {look!r}")
+    return np.asarray(weights / weights.sum(), np.float32)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
