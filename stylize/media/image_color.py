@@ -1,0 +1,100 @@
+"""Colour management of photos: from a photo's ICC profile to sRGB for the network, and back.
+
+Both ways use the relative colorimetric intent with black point compensation, as photo editors do by
+default.  Heavy lifting is littleCMS, through Pillow, at 8 bits a channel.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stylize.frame import Image
+
+if TYPE_CHECKING:
+    from PIL import Image as PilImage
+
+__all__ = ["from_srgb", "is_srgb", "profile_space", "srgb_profile", "to_srgb"]
+
+_SPACES = {"RGB": "RGB", "CMYK": "CMYK", "GRAY": "L", "Lab": "LAB"}
+
+
+def _open(icc: bytes) -> Any:
+    from PIL import ImageCms
+
+    return ImageCms.ImageCmsProfile(io.BytesIO(icc))
+
+
+@lru_cache(maxsize=1)
+def srgb_profile() -> bytes:
+    """An sRGB ICC profile, to be embedded where pixels were converted to sRGB."""
+    from PIL import ImageCms
+
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@lru_cache(maxsize=32)
+def profile_space(icc: bytes) -> str | None:
+    """Pillow's mode for the pixels a profile describes (RGB, CMYK, L, LAB); None where it cannot be used."""
+    from PIL import ImageCms
+
+    try:
+        return _SPACES.get(_open(icc).profile.xcolor_space.strip())
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+
+
+def _convert(image: PilImage.Image, source: Any, target: Any) -> PilImage.Image:
+    from PIL import ImageCms
+
+    converted = ImageCms.profileToProfile(
+        image,
+        source,
+        target,
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="RGB",
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    assert converted is not None
+    return converted
+
+
+@lru_cache(maxsize=32)
+def is_srgb(icc: bytes) -> bool:
+    """Whether a profile means sRGB: a lattice of colours comes out of the conversion within one level."""
+    from PIL import Image as PilImage
+
+    if profile_space(icc) != "RGB":
+        return False
+    levels = np.linspace(0, 255, 9).round().astype(np.uint8)
+    lattice = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
+    shown = np.asarray(to_srgb(PilImage.fromarray(lattice), icc))
+    return int(np.abs(shown.astype(np.int16) - lattice).max()) <= 1
+
+
+def to_srgb(image: PilImage.Image, icc: bytes) -> PilImage.Image:
+    """Convert a picture in the mode of its profile to sRGB; ValueError where littleCMS cannot."""
+    from PIL import ImageCms
+
+    try:
+        return _convert(image, _open(icc), ImageCms.createProfile("sRGB"))
+    except ImageCms.PyCMSError as error:
+        raise ValueError(f"the ICC profile cannot be used: {error}") from error
+
+
+def from_srgb(rgb: Image, icc: bytes) -> Image:
+    """Convert sRGB pixels, uint8 ``(H, W, 3)``, to those of the RGB profile `icc`.
+
+    Raises ValueError where the profile cannot be written to (scanner profiles may only be read from).
+    """
+    from PIL import Image as PilImage
+    from PIL import ImageCms
+
+    try:
+        image = _convert(PilImage.fromarray(rgb), ImageCms.createProfile("sRGB"), _open(icc))
+    except ImageCms.PyCMSError as error:
+        raise ValueError(f"the ICC profile cannot be used: {error}") from error
+    return np.array(image)
