@@ -1,0 +1,134 @@
+"""``stylize folder``."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from tqdm import tqdm
+
+from stylize.commands.options import open_stylizer, settings_or_usage, style_options
+from stylize.settings import StyleSettings
+
+if TYPE_CHECKING:
+    from stylize.folder_plan import FolderPlan
+    from stylize.folder_report import FolderReport, PhotoReport
+
+__all__ = ["folder"]
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for results.  [default: SOURCE/stylized]")
+@click.option("--overwrite", is_flag=True, help="Redo what was made with other settings; replace what stands there.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["keep", "jpeg", "png", "webp", "tiff", "bmp"]),
+    default="keep",
+    show_default=True,
+    help="Format of the results; keep: as the source, HEIC and AVIF as JPEG.",
+)
+@click.option("--quality", type=int, default=92, show_default=True, help="JPEG and WebP quality, 1 to 100.")
+@click.option("--keep-times", is_flag=True, help="Give results the file times of their sources.")
+@click.option("--recursive/--flat", default=True, show_default=True, help="Go through sub-folders, too.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--json", "json_", is_flag=True, help="Print the report as JSON.")
+@style_options()
+@click.pass_context
+def folder(
+    ctx: click.Context,
+    source: Path,
+    output: Path | None,
+    overwrite: bool,
+    format_: str,
+    quality: int,
+    keep_times: bool,
+    recursive: bool,
+    dry_run: bool,
+    json_: bool,
+    style: StyleSettings,
+) -> None:
+    """Stylize all photos of a folder and below; SOURCE itself is left as it is.
+
+    The tree is mirrored, what is done is skipped, and one bad file does not stop the rest.
+
+    \b
+    stylize folder ./photos
+    stylize folder ./photos -o ./firewatch --look violet --format jpeg
+    """
+    from stylize.folder_job import stylize_folder
+    from stylize.folder_plan import plan_folder
+    from stylize.media.image_settings import ImageSettings
+
+    settings = settings_or_usage(
+        ImageSettings,
+        format=format_,
+        quality=quality,
+        overwrite=overwrite,
+        keep_times=keep_times,
+        recursive=recursive,
+    )
+    with open_stylizer(style) as stylizer:
+        if dry_run:
+            plan = plan_folder(source, output, settings, transform_key=stylizer.key, transform=stylizer.image)
+            click.echo(json.dumps(plan.as_dict(), indent=2)) if json_ else _show_plan(plan)
+            return
+        with tqdm(unit="photo", dynamic_ncols=True, disable=ctx.obj["quiet"] or None) as bar:
+
+            def progress(report: PhotoReport, done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+                if report.status == "failed":
+                    bar.write(f"Failed: {report.source}: {report.message}")
+
+            report = stylize_folder(
+                source,
+                output,
+                stylizer.image,
+                settings,
+                transform_key=stylizer.key,
+                progress=progress,
+                stop=threading.Event(),
+            )
+    click.echo(json.dumps(report.as_dict(), indent=2)) if json_ else _summary(report, ctx.obj["quiet"])
+    if report.interrupted:
+        ctx.exit(130)
+    ctx.exit(0 if report.complete else 1)
+
+
+def _show_plan(plan: FolderPlan) -> None:
+    """One line per photo, and the totals."""
+    for photo in plan.photos:
+        click.echo(f"{photo.source} -> {photo.target}")
+    for other in plan.others:
+        click.echo(f"{other.source}: {other.status} ({other.message})")
+    estimate = ""
+    if plan.seconds is not None and plan.bytes is not None:
+        estimate = f": about {plan.seconds / 60:.1f} minutes, {plan.bytes / 1e6:.1f} MB"
+    click.echo(f"{len(plan.photos)} photos, {plan.megapixels:.1f} megapixels{estimate}")
+
+
+def _summary(report: FolderReport, quiet: bool) -> None:
+    """What became of the photos, in a few lines."""
+    for photo in report.photos:
+        if photo.status == "failed" or (photo.notes and not quiet):
+            for line in [photo.message, *photo.notes]:
+                if line:
+                    click.echo(f"{photo.source}: {line}", err=True)
+    reasons: dict[str, int] = {}
+    for photo in report.photos:
+        if photo.status == "skipped":
+            reasons[photo.reason] = reasons.get(photo.reason, 0) + 1
+    if not quiet:
+        skipped = "".join(f", {count} skipped ({reason})" for reason, count in reasons.items())
+        failed = f", {report.count('failed')} failed" if report.count("failed") else ""
+        left = f", {report.count('left')} left" if report.count("left") else ""
+        click.echo(f"{report.count('done')} done{skipped}{failed}{left} in {report.seconds:.1f} s -> {report.output}")
+        if reasons.get("other-settings"):
+            click.echo("Some results were made with other settings: --overwrite makes them anew.", err=True)
+    if report.message:
+        click.echo(report.message, err=True)

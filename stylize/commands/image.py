@@ -1,0 +1,49 @@
+"""``stylize image``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from stylize.commands.options import open_stylizer, settings_or_usage, style_options
+from stylize.settings import StyleSettings
+
+__all__ = ["image"]
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Result; its suffix is the format."
+)
+@click.option("--overwrite", is_flag=True, help="Replace a result that exists.")
+@click.option("--quality", type=int, default=92, show_default=True, help="JPEG and WebP quality, 1 to 100.")
+@click.option("--keep-times", is_flag=True, help="Give the result the file times of its source.")
+@style_options()
+@click.pass_context
+def image(
+    ctx: click.Context,
+    source: Path,
+    output: Path,
+    overwrite: bool,
+    quality: int,
+    keep_times: bool,
+    style: StyleSettings,
+) -> None:
+    """Stylize one photo; SOURCE may be JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF.
+
+    \b
+    stylize image lake.jpg -o lake.png
+    stylize image lake.heic -o lake.jpg --look dusk --strength 0.8
+    """
+    from stylize.folder_job import stylize_image
+    from stylize.media.image_settings import ImageSettings
+
+    settings = settings_or_usage(ImageSettings, quality=quality, overwrite=overwrite, keep_times=keep_times)
+    with open_stylizer(style) as stylizer:
+        report = stylize_image(source, output, stylizer.image, settings)
+    if not ctx.obj["quiet"]:
+        for note in report.notes:
+            click.echo(f"Note: {note}", err=True)
+        click.echo(f"{report.target}  {report.width} x {report.height}  {report.seconds:.1f} s")

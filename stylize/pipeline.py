@@ -1,0 +1,299 @@
+"""The map of the program: picture -> working size -> statistics -> tiles -> render -> mix -> picture.
+
+`Stylizer` does this for one picture; `VideoStylizer` for a stream of frames, with statistics that
+are smoothed over time.  Reading and writing files is done elsewhere (`stylize.media`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from engine.backends.base import Backend, BackendOptions, open_backend
+from engine.errors import OutOfMemoryError
+from engine.spec import F32, ModelSpec, NormStatistics, look_weights
+from stylize.frame import Frame, Image
+from stylize.memory import default_tile
+from stylize.model_store import find_model
+from stylize.settings import BASE_SIDE, StyleSettings
+from stylize.temporal import SceneSignature, is_cut, mean_statistics, window_weights
+from stylize.tiling import TilePlan
+
+__all__ = ["Stylizer", "VideoStylizer"]
+
+log = logging.getLogger(__name__)
+
+
+class Stylizer:
+    """One opened model with its settings; a context manager.
+
+    Example:
+        >>> from stylize import Stylizer
+        >>> with Stylizer(look="dusk") as stylizer:   # doctest: +SKIP
+        ...     firewatch = stylizer.image(photo)     # RGB uint8 (H, W, 3)
+
+    Args:
+        settings: see `StyleSettings`; single settings may be given by name instead.
+        cache: folder for compiled models.
+
+    Raises ModelError or BackendError on entering, ValueError for a look that does not exist.
+    """
+
+    def __init__(self, settings: StyleSettings | None = None, *, cache: Path | None = None, **values: object) -> None:
+        if settings is not None and values:
+            raise ValueError("give either settings or single values, not both")
+        self.settings = settings or StyleSettings(**values)  # type: ignore[arg-type]
+        self.folder = find_model(self.settings.model)
+        options = BackendOptions(
+            device=self.settings.device,
+            precision=self.settings.precision,
+            threads=self.settings.threads,
+            cache=cache,
+        )
+        self.backend: Backend = open_backend(self.folder, name=self.settings.backend, options=options)
+        self.seconds = {"probe": 0.0, "render": 0.0}
+        """Time spent in each graph since the stylizer was opened."""
+        self._tile_limit: int | None = None
+        start, _, end = (self.settings.look or self.spec.looks[0]).partition(":")
+        self._looks = (look_weights(self.spec, start), look_weights(self.spec, end or start))
+        if self.settings.tile:
+            self._check_tile(self.settings.tile)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's descriptor."""
+        return self.backend.spec
+
+    @property
+    def key(self) -> str:
+        """Hash of model and settings: two stylizers with one key give the same pictures."""
+        return self.settings.key(str(dict(self.spec.hashes or {})))
+
+    def __enter__(self) -> Stylizer:
+        self.backend.__enter__()
+        log.info("%s", self.backend.description)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.backend.__exit__(kind, error, trace)
+
+    def image(self, image: Image) -> Image:
+        """Stylize one picture, RGB uint8 ``(H, W, 3)`` of any size; the result has the same size."""
+        if self.settings.strength == 0:
+            return image.copy()
+        return self.render(image, self.probe(image))
+
+    def video(self, rate: Fraction | float, duration: Fraction | float | None = None) -> VideoStylizer:
+        """A frame transform for a video of `rate` frames a second and `duration` seconds."""
+        radius = round(self.settings.smoothing * float(rate))
+        return VideoStylizer(stylizer=self, radius=radius, duration=None if duration is None else float(duration))
+
+    def look_at(self, position: float) -> F32:
+        """Look weights ``(K,)`` at a position 0..1 of a video."""
+        start, end = self._looks
+        share = min(max(position, 0.0), 1.0)
+        return np.asarray(start * (1 - share) + end * share, np.float32)
+
+    def probe(self, image: Image, position: float = 0.0) -> NormStatistics:
+        """Statistics of a picture, taken from a thumbnail of it."""
+        started = time.perf_counter()
+        height, width = image.shape[:2]
+        scale = min(1.0, self.spec.probe_side / max(height, width))
+        view = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        statistics = self.backend.probe(self._pad(view)[None], self.look_at(position))
+        self.seconds["probe"] += time.perf_counter() - started
+        return statistics
+
+    def render(self, image: Image, statistics: NormStatistics) -> Image:
+        """Stylize a picture with given statistics; the result has the picture's size."""
+        started = time.perf_counter()
+        height, width = image.shape[:2]
+        scale = 1.0
+        if self.settings.detail > 0:
+            scale = min(1.0, BASE_SIDE * self.settings.detail / max(height, width))
+        work = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        fake = self._render_tiles(self._pad(work), statistics)[: work.shape[0], : work.shape[1]]
+        out = self._mix(image, _resize(fake, height, width))
+        self.seconds["render"] += time.perf_counter() - started
+        return out
+
+    def _pad(self, image: Image) -> Image:
+        """Mirror the right and lower border up to the sizes that the network takes."""
+        multiple, least = self.spec.multiple, self.spec.min_side
+        height, width = (max(least, -(-side // multiple) * multiple) for side in image.shape[:2])
+        if (height, width) == image.shape[:2]:
+            return np.ascontiguousarray(image)
+        bottom, right = height - image.shape[0], width - image.shape[1]
+        return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT), np.uint8)
+
+    def _render_tiles(self, image: Image, statistics: NormStatistics) -> Image:
+        """All tiles of a padded picture; on lack of memory again with smaller ones."""
+        while True:
+            plan = self.tile_plan(*image.shape[:2])
+            try:
+                return plan.apply(image, lambda tile: self.backend.render(tile[None], statistics)[0])
+            except OutOfMemoryError as error:
+                side = max(plan.tile_height, plan.tile_width) // 2
+                side = side // self.spec.multiple * self.spec.multiple
+                if side <= 2 * self.spec.halo:
+                    raise
+                log.warning("%s; going on with tiles of %d pixels", error, side)
+                self._tile_limit = side
+
+    def tile_plan(self, height: int, width: int) -> TilePlan:
+        """How a padded picture is cut: as the settings say, else whole when memory allows."""
+        side = self._tile_limit or self.settings.tile
+        if side is None:
+            side = default_tile(self.spec, height, width)
+        if side == 0:
+            return TilePlan.whole(height, width)
+        self._check_tile(side)
+        side = side // self.spec.multiple * self.spec.multiple
+        return TilePlan(
+            height=height,
+            width=width,
+            tile_height=min(side, height),
+            tile_width=min(side, width),
+            halo=self.spec.halo,
+            multiple=self.spec.multiple,
+        )
+
+    def _check_tile(self, side: int) -> None:
+        least = 2 * self.spec.halo + self.spec.multiple
+        if side < least:
+            raise ValueError(
+                f"a tile of {side} pixels is smaller than twice the halo of {self.spec.halo}: choose {least} or more"
+            )
+
+    def _mix(self, image: Image, fake: Image) -> Image:
+        """Strength and kept colour, in CIE Lab."""
+        strength, keep = self.settings.strength, self.settings.keep_color
+        if strength == 1 and keep == 0:
+            return np.ascontiguousarray(fake)
+        lab = [cv2.cvtColor(x.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB) for x in (image, fake)]
+        share = np.array([strength, strength * (1 - keep), strength * (1 - keep)], np.float32)
+        rgb = cv2.cvtColor(lab[0] + (lab[1] - lab[0]) * share, cv2.COLOR_LAB2RGB)
+        return np.asarray(np.clip(np.rint(rgb * 255.0), 0, 255), np.uint8)
+
+
+@dataclass(eq=False)
+class _Seen:
+    """A frame on its way through the window."""
+
+    frame: Frame
+    signature: SceneSignature
+    change: float
+    """From the frame before; 0 for the first that is seen."""
+    statistics: NormStatistics | None = None
+    cut: bool = False
+
+
+PROBE_EVERY = 2
+"""Frames between two probes within a scene; those between them use their neighbours'."""
+
+CUT_REACH = 2
+"""Frames on either side that a cut has to stand out from."""
+
+
+@dataclass(eq=False)
+class VideoStylizer:
+    """`stylize.frame.FrameTransform` of a video: what `Stylizer.video` returns.
+
+    The statistics of a frame are the weighted mean over the probed frames of its scene within
+    `radius`.  Which frames are probed depends on their index and on cuts alone.
+    """
+
+    stylizer: Stylizer
+    radius: int
+    """Frames before and after."""
+    duration: float | None = None
+    """Seconds of the whole video, for looks that change on the way."""
+    _window: deque[_Seen] = field(default_factory=deque, repr=False)
+
+    @property
+    def context(self) -> int:
+        """Frames before and after a frame that its result depends on."""
+        return max(self.radius, PROBE_EVERY) + CUT_REACH + 1
+
+    def __call__(self, frames: Iterable[Frame], wanted: range) -> Iterator[Frame]:
+        """See `FrameTransform`."""
+        window: deque[_Seen] = deque()
+        self._window = window
+        waiting = wanted.start
+        for frame in frames:
+            self._push(frame)
+            while waiting in wanted and frame.index >= waiting + self.context:
+                yield self._finish(waiting)
+                waiting += 1
+                while window and window[0].frame.index < waiting - self.context:
+                    window.popleft()
+        # The source has ended: what is left has all the neighbours it will ever have.
+        while window and waiting in wanted and waiting <= window[-1].frame.index:
+            yield self._finish(waiting)
+            waiting += 1
+        window.clear()
+
+    def _push(self, frame: Frame) -> None:
+        signature = SceneSignature.of(frame.data)
+        change = signature.change(self._window[-1].signature) if self._window else 0.0
+        self._window.append(_Seen(frame, signature, change))
+
+    def _finish(self, index: int) -> Frame:
+        window = self._window
+        first = window[0].frame.index
+        scene = self._scene(index - first)
+        reach = max(self.radius, PROBE_EVERY)
+        near = [i for i in scene if abs(first + i - index) <= reach and self._is_probed(i, scene)]
+        for i in near:
+            if window[i].statistics is None:
+                window[i].statistics = self._probe(window[i].frame)
+        distance = np.array([first + i - index for i in near])
+        weights = window_weights(distance, reach)
+        parts = [s for i in near if (s := window[i].statistics) is not None]
+        seen = window[index - first]
+        data = self.stylizer.render(seen.frame.data, mean_statistics(parts, list(weights)))
+        return Frame(data=data, index=index, pts=seen.frame.pts, duration=seen.frame.duration)
+
+    def _scene(self, at: int) -> range:
+        """Places in the window that belong to the scene of place `at`."""
+        changes = [seen.change for seen in self._window]
+        reach = max(self.radius, PROBE_EVERY)
+        start, stop = max(0, at - reach), min(len(changes), at + reach + 1)
+        for i in range(at, start, -1):
+            if is_cut(changes, i, CUT_REACH):
+                start = i
+                break
+        for i in range(at + 1, stop):
+            if is_cut(changes, i, CUT_REACH):
+                stop = i
+                break
+        return range(start, stop)
+
+    def _is_probed(self, at: int, scene: range) -> bool:
+        """Every n-th frame of the video, and the first of a scene that begins in sight."""
+        index = self._window[at].frame.index
+        starts_scene = at == scene.start and is_cut([s.change for s in self._window], at, CUT_REACH)
+        return index % PROBE_EVERY == 0 or starts_scene
+
+    def _probe(self, frame: Frame) -> NormStatistics:
+        position = float(frame.pts) / self.duration if self.duration else 0.0
+        return self.stylizer.probe(frame.data, position)
+
+
+def _resize(image: Image, height: int, width: int) -> Image:
+    if image.shape[:2] == (height, width):
+        return image
+    smaller = height * width < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)

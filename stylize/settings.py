@@ -1,0 +1,66 @@
+"""How a picture is to be stylized: everything that changes its pixels, in one frozen record."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+__all__ = ["BASE_SIDE", "StyleSettings"]
+
+BASE_SIDE = 1920
+"""Long side in pixels at which detail 1 works."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleSettings:
+    """Settings of the look and of the machinery behind it; ValueError says what is out of range."""
+
+    model: str = "full"
+    """Name of a model that comes with the program, or the path of a model folder."""
+    backend: str = "auto"
+    """`openvino`, `torch`, `tensorrt`, or `auto`."""
+    device: str | None = None
+    """Device of the backend, such as `cuda:1`; None: its usual one."""
+    precision: str = "auto"
+    """`fp32`, `fp16`, `bf16`, or `auto`: what the device does fast."""
+    threads: int = 0
+    """CPU threads; 0: all."""
+    look: str | None = None
+    """A look, a mixture (`dusk=0.7,night=0.3`), or for video a way from one to another (`dusk:night`);
+    None: the model's first."""
+    strength: float = 1.0
+    """0 leaves the picture as it is, 1 is the full style; mixed in CIE Lab."""
+    keep_color: float = 0.0
+    """Share of the picture's own hue and chroma that is kept (a and b of CIE Lab)."""
+    detail: float = 1.0
+    """Working size: the picture is stylized with a long side of at most 1920 pixels times this, then
+    brought back.  Small values give large flat shapes; 0 works at the picture's own size."""
+    tile: int | None = None
+    """Side of the rendered tiles in pixels; 0: the whole picture at once; None: whole when memory allows."""
+    smoothing: float = 0.5
+    """Video: seconds before and after a frame over which its statistics are averaged; 0: none."""
+
+    def __post_init__(self) -> None:
+        for name in ("strength", "keep_color"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name.replace('_', '-')} lies between 0 and 1, got {getattr(self, name)}")
+        if not 0.0 <= self.detail <= 16.0:
+            raise ValueError(f"detail lies between 0 (own size) and 16, got {self.detail}")
+        if self.tile is not None and self.tile < 0:
+            raise ValueError(f"tile is a number of pixels, or 0 for the whole picture, got {self.tile}")
+        if not 0.0 <= self.smoothing <= 10.0:
+            raise ValueError(f"smoothing lies between 0 and 10 seconds, got {self.smoothing}")
+        if self.threads < 0:
+            raise ValueError(f"threads is a number of CPU threads, or 0 for all, got {self.threads}")
+
+    def key(self, *facts: str) -> str:
+        """Hash of everything that decides the pixels, with `facts` such as the model's hash.
+
+        Tiles, threads and the backend are left out: they change no more than rounding.
+        """
+        values = dataclasses.asdict(self)
+        for name in ("backend", "device", "precision", "threads", "tile"):
+            del values[name]
+        return hashlib.sha256(json.dumps([values, *facts], sort_keys=True).encode()).hexdigest()
