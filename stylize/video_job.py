@@ -1,0 +1,426 @@
+"""One video from source to target: the map of the video side.
+
+probe -> plan -> decode -> transform -> encode segments -> join -> verify -> final name.  Decoding, the transform
+and encoding overlap; each finished segment is in the journal, so that a run that was stopped goes on behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from stylize.errors import InputError, MediaError, OutputError
+from stylize.frame import Frame, FrameTransform
+from stylize.journal import Journal, sync_folder
+from stylize.media.ffmpeg import find_ffmpeg, stem_for
+from stylize.media.video_loss import missing_frames
+from stylize.media.video_output import OutputPlan, deliver, plan_output
+from stylize.media.video_probe import probe_video
+from stylize.media.video_resume import checksum, open_at
+from stylize.media.video_segments import SegmentWriter, clear_parts, usable_records
+from stylize.media.video_settings import VideoSettings
+from stylize.media.video_source import VideoSource
+
+__all__ = ["Progress", "VideoReport", "check_target", "stylize_video", "work_folder"]
+
+MANY = 2**62
+"""More frames than any video has: the end of an open range."""
+
+ENCODE_QUEUE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a job is."""
+
+    stage: str
+    """frames, join or verify."""
+    done: int
+    """Frames finished, those of earlier runs included."""
+    total: int | None
+    """Frames in all as far as the container lets guess."""
+    resumed: int
+    """Frames that an earlier run had finished."""
+    seconds: float
+    """Since this run began."""
+
+    @property
+    def fps(self) -> float:
+        """Frames a second in this run."""
+        return (self.done - self.resumed) / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(kw_only=True)
+class VideoReport:
+    """What became of one video."""
+
+    source: str
+    """The source's path."""
+    target: str
+    """The target's path."""
+    status: str = "done"
+    """done; damaged (delivered, but the source had losses); interrupted (to be continued)."""
+    frames_in: int = 0
+    """Frames that the source gave."""
+    frames_out: int = 0
+    """Frames in the output."""
+    frames_resumed: int = 0
+    """Of those, finished by an earlier run."""
+    duration: float = 0.0
+    """Seconds from the first frame to the end of the last."""
+    seconds: float = 0.0
+    """Wall-clock time of this run."""
+    fps: float = 0.0
+    """Frames a second of this run."""
+    split: dict[str, float] = field(default_factory=dict)
+    """Seconds spent in decode, transform, encode (these three overlap) and join."""
+    warnings: list[str] = field(default_factory=list)
+    """What the user should know: converted or dropped streams, guesses."""
+    lost: list[str] = field(default_factory=list)
+    """What a damaged source did not give, and where."""
+    message: str = ""
+    """What to do next, if anything."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``json.dumps``."""
+        return asdict(self)
+
+
+class _StoppedError(Exception):
+    """The stop event is set."""
+
+
+def work_folder(target: Path) -> Path:
+    """Where the segments of an unfinished `target` are kept."""
+    return target.parent / stem_for(target.name, suffix=".stylize")
+
+
+def check_target(source: Path, target: Path, *, overwrite: bool) -> None:
+    """Refuse a target that must not be written, before any work is done.
+
+    Raises:
+        OutputError: it exists, is the source, or its folder cannot be written.
+    """
+    if target.exists() and source.exists() and target.samefile(source):
+        raise OutputError(f"{target} is the source itself: choose another target with -o")
+    filled = target.is_dir() and any(target.iterdir())
+    if not overwrite and (target.is_file() or filled):
+        raise OutputError(f"{target} exists already: choose another name, or --overwrite to replace it")
+    if target.is_dir() and target.suffix:
+        raise OutputError(f"{target} is a folder: choose another name")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{target.parent} cannot be made ({error.strerror}): choose another target") from error
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError(f"{target.parent} may not be written: choose another target with -o")
+
+
+def stylize_video(
+    source: Path,
+    target: Path,
+    transform: FrameTransform,
+    settings: VideoSettings,
+    *,
+    transform_key: str,
+    progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+) -> VideoReport:
+    """Turn `source` into `target`: every frame through `transform` and out at its own time, all else kept.
+
+    A run that is stopped (event, Ctrl-C, or killed) keeps its finished segments in `work_folder`; the same call
+    goes on behind them and gives the same output as an uninterrupted run.
+
+    Args:
+        source: any video that ffmpeg reads.
+        target: what to write; its suffix tells the container (see `output_kind`).
+        transform: frames in, frames out.
+        settings: everything about the output that is not the look.
+        transform_key: names generator and look; a run is only continued with the same.
+        progress: called after each frame and at each stage.
+        stop: set it (from a signal handler, say) to end cleanly.
+
+    Returns:
+        What was done; status "interrupted" if it was stopped.
+
+    Raises:
+        StylizeError: one clear line on what is wrong and what to do; nothing stands under the target's name.
+        ValueError: settings that do not go together.
+    """
+    began = time.perf_counter()
+    report = VideoReport(source=str(source), target=str(target))
+    check_target(source, target, overwrite=settings.overwrite)
+    plan = plan_output(probe_video(source), target, settings)
+    report.warnings += plan.notes
+    work = work_folder(target)
+    try:
+        with _locked(work):
+            job = _Job(plan, transform, settings, transform_key, work, report, progress, stop)
+            job.run()
+            if not settings.keep_work:
+                shutil.rmtree(work, ignore_errors=True)
+    except (KeyboardInterrupt, _StoppedError):
+        report.status = "interrupted"
+        report.message = f"stopped; run the same command again to go on (finished segments are in {work})"
+    except (MediaError, OutputError) as error:
+        if not source.exists():
+            raise InputError(
+                f"{source} has vanished: put it back and run the same command again (finished segments are kept)"
+            ) from error
+        raise
+    report.seconds = time.perf_counter() - began
+    fresh = report.frames_out - report.frames_resumed
+    report.fps = fresh / report.seconds if report.seconds > 0 else 0.0
+    return report
+
+
+@contextlib.contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    """Make the work folder and keep other runs out of it.
+
+    Raises:
+        OutputError: it cannot be made, or another run is at work in it.
+    """
+    import filelock
+
+    try:
+        work.mkdir(exist_ok=True)
+        lock = filelock.FileLock(work / "lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise OutputError(f"another run is at work on this target ({work}): wait for it, or stop it") from error
+    except OSError as error:
+        raise OutputError(f"{work} cannot be made ({error.strerror}): choose another target with -o") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        with contextlib.suppress(OSError):
+            if not any(path.name != "lock" for path in work.iterdir()):
+                shutil.rmtree(work)
+
+
+class _Job:
+    """One run of `stylize_video` inside its locked work folder."""
+
+    def __init__(
+        self,
+        plan: OutputPlan,
+        transform: FrameTransform,
+        settings: VideoSettings,
+        transform_key: str,
+        work: Path,
+        report: VideoReport,
+        progress: Callable[[Progress], None] | None,
+        stop: threading.Event | None,
+    ) -> None:
+        self.plan = plan
+        self.transform = transform
+        self.settings = settings
+        self.work = work
+        self.report = report
+        self.progress = progress
+        self.stop = stop or threading.Event()
+        self.began = time.perf_counter()
+        self.stage = "frames"
+        self.header = {
+            "version": 1,
+            "source": _fingerprint(plan.info.path),
+            "transform": transform_key,
+            "settings": settings.key(),
+            "format": f"{plan.kind} {plan.target.suffix.lower()} {plan.encoder.arguments} {plan.encoder.pixel_format}",
+            "ffmpeg": find_ffmpeg().version,
+        }
+
+    def run(self) -> None:
+        """Do what is missing, then deliver."""
+        if self.settings.restart:
+            _empty(self.work)
+        clear_parts(self.work)
+        advice = f"use --restart to begin anew, or delete that folder; target {self.plan.target.name}"
+        with Journal(self.work / "journal.jsonl", self.header, advice=advice) as journal:
+            records = usable_records(journal, self.work)
+            if not any("end" in record for record in journal.records):
+                self._frames(journal, records)
+            records = usable_records(journal, self.work)
+            end = next(record for record in journal.records if "end" in record)
+            self._deliver(records, end)
+
+    def _frames(self, journal: Journal, records: list[dict[str, Any]]) -> None:
+        """Decode, transform and encode all that is not done yet."""
+        done = sum(len(record["times"]) for record in records)
+        self.report.frames_resumed = done
+        context = self.transform.context
+        first_time: Fraction | None = records[0]["times"][0] * self.plan.time_base if records else None
+
+        def segment_of(pts: Fraction) -> int:
+            nonlocal first_time
+            first_time = pts if first_time is None else first_time
+            return int((pts - first_time) // self.settings.segment_seconds)
+
+        clock = _Clock()
+        checks: dict[int, int] = {}
+        with contextlib.ExitStack() as stack:
+            source, frames = open_at(stack, self.plan.info, records=records, context=context, fps=self.settings.fps)
+            writer = stack.enter_context(self._writer(journal, segment_of, source))
+            given = self._given(frames, checks, clock)
+            for frame in self.transform(given, range(done, MANY)):
+                self._check(frame, done)
+                clock.pause()
+                writer.put(frame, checks.pop(frame.index, 0))
+                clock.go_on()
+                done += 1
+                for index in [index for index in checks if index < done]:
+                    del checks[index]
+                self._tell(done)
+            clock.pause()
+            writer.finish()
+            if done == 0:
+                raise InputError(f"{self.plan.info.path}: no frame of its video can be decoded: is it damaged?")
+            self._note_split(source, clock, writer)
+            journal.add({"end": done, "retimed": source.retimed, "resized": source.resized})
+
+    def _writer(self, journal: Journal, segment_of: Callable[[Fraction], int], source: VideoSource) -> SegmentWriter:
+        frame_bytes = self.plan.info.width * self.plan.info.height * 3
+        return SegmentWriter(
+            self.work,
+            journal,
+            make_sink=self.plan.sink,
+            images=self.plan.kind == "images",
+            segment_of=segment_of,
+            time_base=self.plan.time_base,
+            errors_now=lambda: source.errors,
+            room=max(1, min(16, ENCODE_QUEUE_BYTES // max(1, frame_bytes))),
+        )
+
+    def _given(self, frames: Iterator[Frame], checks: dict[int, int], clock: _Clock) -> Iterator[Frame]:
+        """The source's frames on their way into the transform."""
+        while True:
+            if self.stop.is_set():
+                raise _StoppedError
+            clock.pause()
+            frame = next(frames, None)
+            clock.go_on()
+            if frame is None:
+                return
+            checks[frame.index] = checksum(frame)
+            yield frame
+
+    def _check(self, frame: Frame, expected: int) -> None:
+        shape = (self.plan.info.height, self.plan.info.width, 3)
+        if frame.index != expected or frame.data.shape != shape:
+            raise ValueError(f"the transform gave frame {frame.index} {frame.data.shape}, not {expected} {shape}")
+
+    def _tell(self, done: int) -> None:
+        if self.progress is None:
+            return
+        info, fps = self.plan.info, self.settings.fps
+        total = info.frames if fps is None else round(info.duration * fps) if info.duration else None
+        self.progress(
+            Progress(
+                stage=self.stage,
+                done=done,
+                total=total,
+                resumed=self.report.frames_resumed,
+                seconds=time.perf_counter() - self.began,
+            )
+        )
+
+    def _note_split(self, source: VideoSource, clock: _Clock, writer: SegmentWriter) -> None:
+        self.report.split = {"decode": source.waited, "transform": clock.seconds, "encode": writer.seconds}
+
+    def _deliver(self, records: list[dict[str, Any]], end: dict[str, Any]) -> None:
+        """Join, verify, rename; then say what there is to say."""
+        ticks = [tick for record in records for tick in record["times"]]
+        assert len(ticks) == end["end"]
+        began = time.perf_counter()
+
+        def enter(stage: str) -> None:
+            if self.stop.is_set():
+                raise _StoppedError
+            self.stage = stage
+            self._tell(len(ticks))
+
+        complaints = deliver(
+            self.plan,
+            [self.work / record["file"] for record in records],
+            ticks=ticks,
+            work=self.work,
+            settings=self.settings,
+            stop=self.stop,
+            stage=enter,
+        )
+        sync_folder(self.plan.target.parent)
+        self.report.split["join"] = time.perf_counter() - began
+        self._conclude(ticks, sum(record["errors"] for record in records), end, complaints)
+
+    def _conclude(self, ticks: list[int], errors: int, end: dict[str, Any], complaints: list[str]) -> None:
+        report, info = self.report, self.plan.info
+        times = [tick * self.plan.time_base for tick in ticks]
+        report.frames_in = report.frames_out = len(ticks)
+        step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1 / (self.plan.rate or Fraction(25))
+        report.duration = float(times[-1] - times[0] + step)
+        if errors and self.settings.fps is None:
+            report.lost = missing_frames(info, times)
+        if errors and not report.lost:
+            report.lost.append(f"{errors} decoding errors: some pictures may be broken")
+        if end["retimed"]:
+            report.warnings.append(f"{end['retimed']} frames had no increasing time and were moved by a tick")
+        if end["resized"]:
+            report.warnings.append(
+                f"the picture changes its size or format {end['resized']} times: kept at {info.width}x{info.height}"
+            )
+        if complaints:
+            report.lost.append(f"other streams: {complaints[0]}")
+        if report.lost:
+            report.status = "damaged"
+
+
+class _Clock:
+    """Adds up the time between `go_on` and `pause`."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since: float | None = time.perf_counter()
+
+    def pause(self) -> None:
+        if self._since is not None:
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def go_on(self) -> None:
+        self._since = time.perf_counter()
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name == "lock":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+def _fingerprint(path: Path) -> str:
+    """Size and 32 samples of 64 KiB: the same for a copy, different for any other recording."""
+    block = 1 << 16
+    try:
+        size = path.stat().st_size
+        digest = hashlib.sha256(str(size).encode())
+        with path.open("rb") as file:
+            for number in range(32):
+                file.seek(max(0, (size - block) * number // 31))
+                digest.update(file.read(block))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): check that it is still there") from error
+    return digest.hexdigest()
