@@ -1,0 +1,19 @@
+"""What all tests share: `media.py` beside this file can be imported, and the folder of real media is found."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real clips and photos; tests that need it are skipped where it is not."""
+    folder = Path(os.environ.get("FIREWATCH_SHARED", HERE.parent.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no real media: {folder} is not there (set FIREWATCH_SHARED)")
+    return folder
