@@ -7,6 +7,7 @@ are smoothed over time.  Reading and writing files is done elsewhere (`stylize.m
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -63,6 +64,7 @@ class Stylizer:
         self.seconds = {"probe": 0.0, "render": 0.0}
         """Time spent in each graph since the stylizer was opened."""
         self._tile_limit: int | None = None
+        self._turn = threading.Lock()  # one picture in the network at a time, whatever thread it comes from
         start, _, end = (self.settings.look or self.spec.looks[0]).partition(":")
         self._looks = (look_weights(self.spec, start), look_weights(self.spec, end or start))
         if self.settings.tile:
@@ -111,7 +113,8 @@ class Stylizer:
         height, width = image.shape[:2]
         scale = min(1.0, self.spec.probe_side / max(height, width))
         view = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
-        statistics = self.backend.probe(self._pad(view)[None], self.look_at(position))
+        with self._turn:
+            statistics = self.backend.probe(self._pad(view)[None], self.look_at(position))
         self.seconds["probe"] += time.perf_counter() - started
         return statistics
 
@@ -123,7 +126,8 @@ class Stylizer:
         if self.settings.detail > 0:
             scale = min(1.0, BASE_SIDE * self.settings.detail / max(height, width))
         work = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
-        fake = self._render_tiles(self._pad(work), statistics)[: work.shape[0], : work.shape[1]]
+        with self._turn:
+            fake = self._render_tiles(self._pad(work), statistics)[: work.shape[0], : work.shape[1]]
         out = self._mix(image, _resize(fake, height, width))
         self.seconds["render"] += time.perf_counter() - started
         return out

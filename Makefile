@@ -1,0 +1,14 @@
+.PHONY: check test bench
+
+PYTHON ?= python3
+
+check:
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+
+test:
+	$(PYTHON) -m pytest
+
+bench:
+	$(PYTHON) scripts/bench.py

@@ -1,0 +1,182 @@
+"""``stylize video``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from tqdm import tqdm
+
+from stylize.commands.options import open_stylizer, settings_or_usage, style_options
+from stylize.settings import StyleSettings
+
+if TYPE_CHECKING:
+    from stylize.frame import FrameTransform
+    from stylize.media.video_probe import VideoInfo
+    from stylize.media.video_settings import VideoSettings
+    from stylize.pipeline import Stylizer
+    from stylize.video_batch import VideoTask
+    from stylize.video_job import Progress, VideoReport
+
+__all__ = ["video"]
+
+
+class Rate(click.ParamType):
+    """Frames a second: 25, 23.976 or 30000/1001."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """A positive fraction."""
+        try:
+            return Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is no rate: write 25, 23.976 or 30000/1001", param, ctx)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Result, or folder for several.")
+@click.option("--codec", help="h264, hevc, av1, vp9, prores, lossless, h264_nvenc, ...  [default: the container's]")
+@click.option("--crf", type=int, help="Constant quality, smaller is better.  [default: the codec's]")
+@click.option("--preset", help="Speed of the encoder, in its own words.")
+@click.option("--ten-bit", is_flag=True, help="Encode 10 bits a sample: less banding in skies.")
+@click.option("--encoder-args", default="", help="More ffmpeg output options, in one string.")
+@click.option("--fps", type=Rate(), help="Convert to this constant rate.  [default: every frame at its own time]")
+@click.option("--overwrite", is_flag=True, help="Replace a result that exists.")
+@click.option("--restart", is_flag=True, help="Begin anew instead of going on with an unfinished run.")
+@click.option(
+    "--verify", is_flag=True, help="Decode the result and compare it with the source before it gets its name."
+)
+@click.option("--segment", type=Rate(), default="10", show_default=True, help="Seconds that an interruption may lose.")
+@click.option("--jobs", type=click.IntRange(1, 16), default=1, show_default=True, help="Videos in the works at once.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, with an estimate from a few real frames.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object per video.")
+@style_options(smoothing=True)
+@click.pass_context
+def video(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    output: Path | None,
+    jobs: int,
+    dry_run: bool,
+    json_: bool,
+    style: StyleSettings,
+    **values: Any,
+) -> None:
+    """Stylize videos; SOURCES are files, folders or patterns that ffmpeg can read.
+
+    Every frame comes out once, at its own time; sound, subtitles, chapters and tags are kept.  An
+    interrupted run goes on where it stopped when the same command is given again.
+
+    \b
+    stylize video hike.mp4 -o firewatch.mp4
+    stylize video hike.mp4 -o firewatch.mp4 --look dusk:night --crf 16
+    stylize video day1.mov day2.mp4 clips/ -o firewatch/
+
+    Exit codes: 0 all done, 1 some failed or came damaged, 2 wrong use, 130 interrupted.
+    """
+    from stylize.media.video_settings import VideoSettings
+    from stylize.video_batch import find_tasks, run_tasks
+
+    values["encoder_args"] = tuple(shlex.split(values["encoder_args"]))
+    values["segment_seconds"] = values.pop("segment")
+    settings = settings_or_usage(VideoSettings, **values)
+    tasks = settings_or_usage(find_tasks, sources=sources, output=output)
+    stop = threading.Event()
+    with open_stylizer(style) as stylizer:
+        if dry_run:
+            _show_plans(tasks, stylizer, settings, json_)
+            return
+        quiet = ctx.obj["quiet"]
+        before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        try:
+            with _Bars(len(tasks), quiet) as bars:
+                reports = run_tasks(
+                    tasks,
+                    lambda info: transform_for(stylizer, info, settings),
+                    settings,
+                    transform_key=stylizer.key,
+                    progress=bars.update,
+                    finished=lambda report: bars.say(_lines(report, quiet, json_)),
+                    stop=stop,
+                    jobs=jobs,
+                )
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if any(report.status in ("interrupted", "left") for report in reports):
+        ctx.exit(130)
+    ctx.exit(0 if all(report.status == "done" for report in reports) else 1)
+
+
+def transform_for(stylizer: Stylizer, info: VideoInfo, settings: VideoSettings) -> FrameTransform:
+    """The frame transform of one video: its rate and length decide the smoothing window and look changes."""
+    rate = settings.fps or info.rate or info.nominal_rate or Fraction(30)
+    return stylizer.video(min(rate, Fraction(240)), info.duration)
+
+
+def _show_plans(tasks: list[VideoTask], stylizer: Stylizer, settings: VideoSettings, json_: bool) -> None:
+    from stylize.media.video_probe import probe_video
+    from stylize.video_plan import plan_video
+
+    for task in tasks:
+        transform = transform_for(stylizer, probe_video(task.source), settings)
+        plan = plan_video(task.source, task.target, transform, settings)
+        click.echo(json.dumps(plan.to_json()) if json_ else "\n".join(plan.lines()))
+
+
+def _lines(report: VideoReport, quiet: bool, json_: bool) -> list[tuple[str, bool]]:
+    """What is said of a finished video: text, and whether it is for standard error."""
+    if json_:
+        return [(json.dumps(report.to_json()), False)]
+    lines = [] if quiet else [(f"Note: {text}", True) for text in report.warnings]
+    lines += [(f"Lost: {text}", True) for text in report.lost]
+    if report.status == "failed":
+        return [*lines, (f"Error: {report.message}", True)]
+    if report.message:
+        lines.append((report.message, True))
+    if not quiet and report.status in ("done", "damaged"):
+        lines.append(
+            (f"{report.target}  {report.frames_out} frames in {report.seconds:.1f} s ({report.fps:.2f} fps)", False)
+        )
+    return lines
+
+
+class _Bars:
+    """A progress bar of frames for the video that reported last."""
+
+    def __init__(self, count: int, quiet: bool) -> None:
+        self._count = count
+        self._bar: tqdm[Any] = tqdm(unit="frame", dynamic_ncols=True, disable=True if quiet else None)
+        self._lock = threading.Lock()
+        self._source: Path | None = None
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, task: VideoTask, progress: Progress) -> None:
+        """Show how far a video is."""
+        with self._lock:
+            if self._source != task.source:
+                self._source = task.source
+                self._bar.reset(total=progress.total)
+                self._bar.initial = progress.resumed
+            self._bar.total = progress.total
+            self._bar.set_description(task.source.name if progress.stage == "frames" else progress.stage, refresh=False)
+            self._bar.update(max(0, progress.done - self._bar.n))
+
+    def say(self, lines: list[tuple[str, bool]]) -> None:
+        """Print lines without tearing the bar."""
+        with self._lock:
+            self._bar.clear()
+            for text, is_error in lines:
+                click.echo(text, err=is_error)

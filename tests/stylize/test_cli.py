@@ -1,0 +1,102 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from stylize.cli import COMMANDS, stylize
+
+HEAVY = {"torch", "openvino", "onnx", "onnxruntime", "cv2", "av", "PIL", "tensorrt", "pycuda", "ray"}
+
+
+def run(*args, expect=0):
+    """The real program in its own process: what a person sees."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stylize", *map(str, args)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == expect, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command):
+    code = (
+        "import sys; from stylize.cli import stylize\n"
+        f"try: stylize({[*([command] if command else []), '--help']!r})\n"
+        "except SystemExit: pass\n"
+        "print('MODULES', *sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.rsplit("MODULES", 1)[1].split())
+    assert not modules & HEAVY
+    assert "Usage:" in done.stdout
+
+
+def test_help_shows_every_command():
+    text = CliRunner().invoke(stylize, ["--help"]).output
+    assert all(name in text for name in COMMANDS)
+
+
+def test_unknown_commands_are_answered_with_those_there_are():
+    done = run("vidoe", expect=2)
+    assert "Commands: video, folder, image" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["image", "a.jpg", "-o", "b.jpg", "--strength", "2"], "strength lies between 0 and 1"),
+        (["image", "a.jpg", "-o", "b.jpg", "--look", "noon"], "unknown look"),
+        (["image", "a.jpg", "-o", "b.jpg", "--tile", "9"], "smaller than twice the halo"),
+        (["video", "a.mp4", "--fps", "fast"], "is no rate"),
+        (["-v", "-q", "image", "a.jpg", "-o", "b.jpg"], "choose -v or -q"),
+    ],
+)
+def test_wrong_use_is_exit_code_2(args, message, skip_model):
+    if "image" in args or "video" in args:
+        args = [*args, "--model", str(skip_model)]
+    done = run(*args, expect=2)
+    assert message in done.stderr
+
+
+def test_missing_sources_are_one_line(tmp_path, skip_model):
+    for args in (
+        ["image", tmp_path / "no.jpg", "-o", tmp_path / "o.jpg"],
+        ["folder", tmp_path / "nowhere"],
+        ["video", tmp_path / "no.mp4", "-o", tmp_path / "o.mp4"],
+    ):
+        done = run(*args, "--model", skip_model, expect=1)
+        assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+
+
+def test_an_image_and_a_folder_of_them(tmp_path, skip_model, landscape):
+    cv2 = pytest.importorskip("cv2")
+    photos = tmp_path / "photos"
+    (photos / "day 1").mkdir(parents=True)
+    cv2.imwrite(str(photos / "a.jpg"), landscape[..., ::-1])
+    cv2.imwrite(str(photos / "day 1" / "b.png"), landscape[:33, :51, ::-1])
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8 this is no photo")
+    run("image", photos / "a.jpg", "-o", tmp_path / "one.png", "--model", skip_model)
+    assert cv2.imread(str(tmp_path / "one.png")).shape == landscape.shape
+    done = run("folder", photos, "--model", skip_model, expect=1)
+    assert "2 done, 1 failed" in done.stdout and "broken.jpg" in done.stderr
+    assert cv2.imread(str(photos / "stylized" / "day 1" / "b.png")).shape == (33, 51, 3)
+    (photos / "broken.jpg").unlink()
+    again = run("folder", photos, "--model", skip_model, "--json")
+    report = json.loads(again.stdout)
+    assert report["skipped"] == 2 and report["done"] == 0
+    other = run("folder", photos, "--model", skip_model, "--look", "dusk", "--dry-run")
+    assert "2 skipped" in other.stdout or "other-settings" in other.stdout or "other settings" in other.stdout
+
+
+def test_an_existing_output_is_not_replaced(tmp_path, skip_model, landscape):
+    cv2 = pytest.importorskip("cv2")
+    source, target = tmp_path / "a.png", tmp_path / "b.png"
+    cv2.imwrite(str(source), landscape[:40, :40, ::-1])
+    target.write_bytes(b"precious")
+    done = run("image", source, "-o", target, "--model", skip_model, expect=1)
+    assert "--overwrite" in done.stderr and target.read_bytes() == b"precious"
+    run("image", source, "-o", target, "--model", skip_model, "--overwrite")
+    assert cv2.imread(str(target)).shape == (40, 40, 3)
