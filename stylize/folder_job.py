@@ -260,6 +260,8 @@ class _Run:
         for item in self.items:
             if str(item.source) not in seen:
                 self.reports.append(item.report("left", self._halt or "", "not reached"))
+        order = {str(item.source): number for number, item in enumerate(self.items)}
+        self.reports.sort(key=lambda report: order.get(report.source, -1))  # stable: early ones stay first
         return self._halt
 
     def _add(self, report: PhotoReport) -> None:

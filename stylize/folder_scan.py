@@ -42,14 +42,17 @@ def output_folder(source: Path, target: Path | None) -> Path:
             raise InputError(f"{shown(source)}: no such folder: check the path")
         if not source.is_dir():
             raise InputError(f"{shown(source)}: is a file, not a folder: use `stylize image`")
-        output = source / OUTPUT_NAME if target is None else target
+    except (OSError, ValueError) as error:
+        raise InputError(f"{shown(source)}: cannot be read ({error}): check the path and its rights") from error
+    output = source / OUTPUT_NAME if target is None else target
+    try:
         if output.exists() and not output.is_dir():
             raise OutputError(f"{shown(output)}: is a file, not a folder: choose another folder with -o")
         inside = output.resolve()
         if inside == source.resolve() or inside in source.resolve().parents:
             raise OutputError(f"{shown(output)}: holds the photos themselves: choose another folder with -o")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{shown(source)}: cannot be read ({error}): check the path and its rights") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise OutputError(f"{shown(output)}: cannot be reached ({error}): choose another folder with -o") from error
     return output
 
 

@@ -7,6 +7,7 @@ default.  Heavy lifting is littleCMS, through Pillow, at 8 bits a channel.
 from __future__ import annotations
 
 import io
+import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,13 @@ def _open(icc: bytes) -> Any:
 
 @lru_cache(maxsize=1)
 def srgb_profile() -> bytes:
-    """An sRGB ICC profile, to be embedded where pixels were converted to sRGB."""
+    """An sRGB ICC profile, to be embedded where pixels were converted to sRGB; always the same bytes."""
     from PIL import ImageCms
 
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    data[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # littleCMS writes the time of day there
+    data[84:100] = bytes(16)  # profile ID, a checksum: 0 for none
+    return bytes(data)
 
 
 @lru_cache(maxsize=32)

@@ -43,10 +43,10 @@ def encode(rgb: Image, like: Picture, kind: str, settings: ImageSettings) -> tup
         raise OutputError(f"{kind} holds at most {_MOST[kind]} pixels a side, got {width} x {height}: use PNG or TIFF")
     notes: list[str] = []
     alpha = like.alpha
-    if alpha is not None and kind == "jpeg":
+    if alpha is not None and kind in ("jpeg", "bmp"):
         if int(alpha.min()) < np.iinfo(alpha.dtype).max:
             rgb = _on_white(rgb, _as_depth(alpha, 8))
-            notes.append("JPEG has no transparency: the picture was put on white")
+            notes.append(f"{kind.upper()} has no transparency: the picture was put on white")
         alpha = None
     rgb, icc = _profiled(rgb, like.metadata.icc, settings, notes)
     metadata = (like.metadata if settings.metadata else Metadata(dpi=like.metadata.dpi)).with_profile(icc)

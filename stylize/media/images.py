@@ -7,7 +7,6 @@ samples, or are larger than `max_megapixels`.  Of a HEIC collection the primary 
 
 from __future__ import annotations
 
-import mmap
 import stat
 import threading
 import warnings
@@ -23,9 +22,10 @@ import numpy.typing as npt
 from stylize.errors import InputError
 from stylize.frame import Image
 from stylize.media.image_color import is_srgb, profile_space, srgb_profile, to_srgb
-from stylize.media.image_exif import exif_from_tiff, orientation_of, read_directory
-from stylize.media.image_metadata import XMP_KEY, Metadata, iptc_from_photoshop
+from stylize.media.image_exif import orientation_of
+from stylize.media.image_metadata import Metadata
 from stylize.media.image_settings import ImageSettings, shown
+from stylize.media.image_tags import exif_block, file_metadata, missing_bytes, tiff_metadata
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -36,7 +36,6 @@ Alpha = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 MAX_MEGAPIXELS: Final = ImageSettings.max_megapixels
 _FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "HEIF", "AVIF")
-_XMP_SEGMENT: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _HDR_TRANSFERS: Final = {16: "PQ", 18: "HLG"}
 _TURNS: Final = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 """EXIF orientation to (quarter turns anticlockwise, then mirrored left to right)."""
@@ -165,6 +164,8 @@ def _check(path: Path, image: PilImage.Image, max_megapixels: int) -> None:
             f"{shown(path)}: {width} x {height} pixels are more than the {max_megapixels} megapixels allowed: "
             "the file is damaged, or make the picture smaller first"
         )
+    if image.format in ("HEIF", "AVIF") and (missing := missing_bytes(path)):
+        raise InputError(_damaged(path, EOFError(f"{missing} bytes are missing")))
     try:
         pages = _pages(image)
     except Exception as error:  # as in read_image
@@ -195,9 +196,9 @@ def _decode(path: Path, image: PilImage.Image) -> Picture:
     deep = _is_deep(path, image)
     orientation = 1 if image.format == "TIFF" else _orientation(image, notes)  # Pillow turns TIFFs itself
     turned = orientation > 1 or (image.format == "TIFF" and _tag(image, 274) not in (None, 1))
-    metadata = _tiff_metadata(path, image, notes) if image.format == "TIFF" else None
+    metadata = tiff_metadata(path, image, notes) if image.format == "TIFF" else None
     image.load()
-    metadata = metadata or _metadata(image)
+    metadata = metadata or file_metadata(image)
     _note_hdr(image, notes)
     depth = 8
     alpha: Alpha | None = None
@@ -206,7 +207,7 @@ def _decode(path: Path, image: PilImage.Image) -> Picture:
     if depth == 8:
         image, alpha = _split_alpha(image)
     if image.mode == "F" or (image.mode == "I" and depth == 8):
-        raise InputError(f"{shown(path)}: {image.mode}-type samples of 32 bits: save it with 8 or 16 bits first")
+        raise InputError(f"{shown(path)}: has samples of 32 bits: save it with 8 or 16 bits first")
     rgb, icc = _managed(image, metadata.icc, notes)
     data = _turn(np.asarray(rgb), orientation)
     if alpha is not None:
@@ -228,80 +229,12 @@ def _tag(image: PilImage.Image, number: int) -> Any:
 
 
 def _orientation(image: PilImage.Image, notes: list[str]) -> int:
-    exif = _exif_block(image)
+    exif = exif_block(image)
     try:
         return 1 if exif is None else orientation_of(exif)
     except Exception:
         notes.append("the EXIF data is damaged: the picture is taken as upright")
         return 1
-
-
-def _exif_block(image: PilImage.Image) -> bytes | None:
-    exif = image.info.get("exif")
-    if exif is None and isinstance(legacy := image.info.get("Raw profile type exif"), str):
-        exif = bytes.fromhex("".join(legacy.split("\n")[3:]))
-    if not isinstance(exif, bytes):
-        return None
-    return exif.removeprefix(b"Exif\0\0") or None
-
-
-def _dpi(image: PilImage.Image) -> tuple[float, float] | None:
-    try:
-        across, down = (float(value) for value in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    return (across, down) if 1 <= across < 1e5 and 1 <= down < 1e5 else None
-
-
-def _bytes(value: object) -> bytes | None:
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape") or None
-    return value or None if isinstance(value, bytes) else None
-
-
-def _metadata(image: PilImage.Image) -> Metadata:
-    """Metadata of anything but a TIFF, after its pixels were loaded (a PNG may say more behind them)."""
-    xmp = _bytes(image.info.get("xmp")) or _bytes(image.info.get(XMP_KEY))
-    iptc = None
-    for name, body in getattr(image, "applist", ()):
-        if name == "APP1" and body.startswith(_XMP_SEGMENT):
-            xmp = xmp or body[len(_XMP_SEGMENT) :]
-        elif name == "APP13":
-            iptc = iptc or iptc_from_photoshop(body)
-    if isinstance(raw := image.info.get("Raw profile type iptc"), str):
-        block = bytes.fromhex("".join(raw.split("\n")[3:]))
-        iptc = iptc_from_photoshop(block) if block.startswith((b"8BIM", b"Photoshop")) else block
-    texts = getattr(image, "text", {}) if image.format == "PNG" else {}
-    comment = image.info.get("comment") if image.format in ("JPEG", "MPO") else None
-    return Metadata(
-        exif=_exif_block(image),
-        xmp=xmp,
-        iptc=iptc,
-        icc=_bytes(image.info.get("icc_profile")),
-        dpi=_dpi(image),
-        comment=_bytes(comment),
-        text=tuple(
-            (key, str(text)) for key, text in texts.items() if key != XMP_KEY and not key.startswith("Raw profile type")
-        ),
-    )
-
-
-def _tiff_metadata(path: Path, image: PilImage.Image, notes: list[str]) -> Metadata:
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            directory = read_directory(view)  # type: ignore[arg-type]  # slices to bytes as well
-    except Exception:
-        notes.append("the tags of this kind of TIFF were not taken over")
-        return Metadata(icc=_bytes(image.info.get("icc_profile")), dpi=_dpi(image))
-    raw = {tag: body for tag, (_, _, body) in directory.values.items()}
-    iptc = raw.get(33723) or iptc_from_photoshop(raw.get(34377, b""))
-    return Metadata(
-        exif=exif_from_tiff(directory),
-        xmp=raw.get(700),
-        iptc=iptc,
-        icc=_bytes(image.info.get("icc_profile")) or raw.get(34675),
-        dpi=_dpi(image),
-    )
 
 
 def _note_hdr(image: PilImage.Image, notes: list[str]) -> None:
