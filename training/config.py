@@ -9,10 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import CheckpointError
-from training.looks import ANCHORS, AUTO
-from training.networks import GeneratorConfig
+from training.generator_config import GeneratorConfig
+from training.look_names import ANCHORS, AUTO
 
-__all__ = ["TrainConfig"]
+__all__ = ["PRECISIONS", "WARMUPS", "TrainConfig"]
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+WARMUPS = ("pairs", "content")
+
+AT_LEAST_ONE = (
+    "batch", "generator_steps", "discriminator_steps", "warmup_back_every", "identity_every", "frame_every",
+    "save_every", "sample_every", "workers", "ndf",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "warmup_steps", "steps", "epochs", "lr", "warmup_lr", "look_lr", "lambda_cycle", "lambda_identity", "lambda_pair",
+    "lambda_edge", "lambda_flat", "lambda_frame", "pool_size", "clip", "threads", "seed",
+)  # fmt: skip
+SHARES = ("decay_start", "label_smoothing", "ema")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +41,12 @@ class TrainConfig:
     samples: str | None = None
     """Photos for the sample grids; default: the first of `photos`."""
     cache: str | None = None
-    """Folder for flattened photos, the slow part of the pseudo-pairs; default: inside `out`."""
+    """Folder for flattened photos, the slow part of the pseudo-pairs; default: `flat` inside `out`."""
+    check_folders: bool = True
+    """Read every image once before training, and refuse folders that look swapped."""
 
     architecture: str = "resnet9-skip"
-    """See `GeneratorConfig.architecture`."""
+    """`resnet9`: the plain net; `resnet9-skip`: with feature skips; `light`: a quarter of the resolution inside."""
     ngf: int = 32
     """Channels of the generator's first convolution."""
     n_blocks: int = 9
@@ -49,8 +64,10 @@ class TrainConfig:
     dense: bool = False
     """One score per image instead of one per patch."""
 
+    warmup: str = "pairs"
+    """What the warm-up teaches: `pairs` (photo to pseudo-pair) or `content` (photo to itself, as in AnimeGAN)."""
     warmup_steps: int = 2000
-    """Supervised steps on pseudo-pairs before the adversarial part."""
+    """Supervised steps before the adversarial part."""
     warmup_back_every: int = 3
     """netG_B, the way back, learns in every k-th warm-up step only (it never ships)."""
     steps: int = 4000
@@ -60,7 +77,7 @@ class TrainConfig:
     decay_start: float = 0.5
     """Share of the adversarial part after which the learning rate falls linearly to zero."""
     batch: int = 1
-    """Images of each domain in one step."""
+    """Images of each domain in one step, over all processes."""
     crop: int = 160
     """Side of the training crops, in pixels, a multiple of 8."""
     zoom: tuple[float, float] = (0.4, 1.8)
@@ -69,7 +86,7 @@ class TrainConfig:
     """Learning rate of Adam (0.5, 0.999)."""
     warmup_lr: float = 4e-4
     """Learning rate of the supervised part."""
-    look_lr: float = 20.0
+    look_lr: float = 5.0
     """Factor on the learning rate of the looks' scales and shifts: each sees only its own images."""
     generator_steps: int = 1
     """Generator updates per step: more of them help when the discriminator runs away."""
@@ -100,37 +117,53 @@ class TrainConfig:
     """Images in the pool of earlier fakes (Shrivastava et al. 2017); 0: none."""
     ema: float = 0.999
     """Decay of the moving average of the generator's weights, which is what ships."""
-    clip: float = 1.0
-    """Largest gradient norm of a generator update."""
+    clip: float = 10.0
+    """Largest gradient norm of a generator update; 0: no limit."""
 
     precision: str = "auto"
     """`fp32`, `bf16`, `fp16`, or `auto`: what the device does fast."""
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto`."""
     compile: bool = False
-    """Run the networks through torch.compile."""
+    """Run the networks through torch.compile; worth its minutes on a GPU."""
     threads: int = 0
     """CPU threads; 0: all."""
+    workers: int = 2
+    """Threads that prepare crops ahead."""
     seed: int = 0
     """Every random choice of step n follows from this and n."""
     save_every: int = 200
     """Steps between checkpoints."""
     sample_every: int = 200
     """Steps between sample grids."""
+    tensorboard: bool = False
+    """Write losses and grids for TensorBoard as well (extra `tensorboard`)."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # noqa: PLR0912  one line per rule
         if self.crop < 32 or self.crop % 8:
             raise ValueError(f"crops are a multiple of 8 from 32 up, got {self.crop = }")
-        if self.batch < 1 or self.generator_steps < 1 or self.discriminator_steps < 1:
-            raise ValueError("batch, generator_steps and discriminator_steps start at 1")
+        for name in AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} starts at 1, got {getattr(self, name)}")
+        for name in NOT_NEGATIVE:
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} is not negative, got {getattr(self, name)}")
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share 0..1, got {getattr(self, name)}")
         if not 0 < self.zoom[0] <= self.zoom[1]:
             raise ValueError(f"zoom is a range above 0, got {self.zoom = }")
-        if not 0 <= self.decay_start <= 1:
-            raise ValueError(f"decay_start is a share 0..1, got {self.decay_start = }")
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise ValueError(f"unknown precision, got {self.precision = }; allowed: auto, fp32, bf16, fp16")
-        if self.warmup_steps < 0 or self.steps < 0 or self.scales not in (1, 2, 3):
-            raise ValueError(f"got {self.warmup_steps = }, {self.steps = }, {self.scales = }")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision, got {self.precision = }; allowed: {', '.join(PRECISIONS)}")
+        if self.warmup not in WARMUPS:
+            raise ValueError(f"unknown warm-up, got {self.warmup = }; allowed: {', '.join(WARMUPS)}")
+        if self.scales not in (1, 2, 3):
+            raise ValueError(f"1 to 3 discriminator scales, got {self.scales = }")
+        if self.crop < 24 * 2 ** (self.scales - 1):
+            raise ValueError(f"{self.scales} discriminator scales need larger crops, got {self.crop = }")
+        unknown = [name for name in self.looks if name != AUTO and name not in ANCHORS]
+        if unknown:
+            raise ValueError(f"unknown look {unknown[0]!r}; allowed: {', '.join([AUTO, *ANCHORS])}")
         self.generator  # noqa: B018  validates the architecture as well
 
     @property
@@ -147,7 +180,9 @@ class TrainConfig:
 
     def save(self, path: Path) -> None:
         """Write as options.json."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+        part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
@@ -156,7 +191,13 @@ class TrainConfig:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read as options.json ({error})") from error
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{path} cannot be read as options.json: it holds no settings")
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise CheckpointError(f"{path} holds settings this version does not know: {', '.join(sorted(unknown))}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        try:
+            given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**given)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} holds settings that cannot be used ({error})") from error

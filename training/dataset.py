@@ -6,7 +6,10 @@ What step n sees depends on the seed and n alone, so a resumed run sees what it 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +20,16 @@ import torch
 from torch import Tensor
 
 from training.config import TrainConfig
+from training.data_check import check_images, data_files
 from training.errors import DataError
+from training.image_io import U8, fit, read_rgb
 from training.looks import LookPalettes
-from training.pseudo_pairs import U8, LightnessRank, PaletteMap, flatten
+from training.pseudo_pairs import LightnessRank, PaletteMap, flatten
 
-__all__ = ["Batch", "PhotoArtDataset", "image_files", "read_rgb"]
+__all__ = ["Batch", "PhotoArtDataset"]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+LONG_SIDE = 640  # pixels, of the images that crops are cut from
+PALETTE_SIDE = 160  # pixels, of the images that colours are measured on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,28 +52,6 @@ class Batch:
         return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
 
 
-def image_files(folder: str | Path) -> list[Path]:
-    """Images below a folder, sorted; DataError if there are none."""
-    root = Path(folder)
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder: give one that holds images")
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not files:
-        raise DataError(f"{root} holds no image ({', '.join(sorted(SUFFIXES))})")
-    return files
-
-
-def read_rgb(path: Path) -> U8:
-    """RGB uint8 ``(H, W, 3)``, EXIF orientation applied; DataError if the file is no image."""
-    try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error) as error:
-        raise DataError(f"{path} cannot be read ({error}): remove it or replace it") from error
-    if image is None:
-        raise DataError(f"{path} is no readable image: remove it or replace it")
-    return np.ascontiguousarray(image[..., ::-1])
-
-
 class PhotoArtDataset:
     """Random crops over a range of scales, flipped half of the time, with their pseudo-pairs.
 
@@ -77,21 +61,19 @@ class PhotoArtDataset:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.photos = image_files(config.photos)
-        self.art = image_files(config.art)
-        for name, files in (("photos", self.photos), ("art", self.art)):
-            if len(files) < config.batch:
-                raise DataError(f"{len(files)} {name} are fewer than one batch of {config.batch}: add images")
+        self.photos, self.art = data_files(config)
+        if config.check_folders:
+            check_images(self.photos, self.art)
         self.cache = Path(config.cache or Path(config.out) / "flat")
-        palettes = [PaletteMap.of(_fit(read_rgb(p), 160)) for p in self.art]
+        palettes = [PaletteMap.of(fit(read_rgb(p), PALETTE_SIDE)) for p in self.art]
         self.looks = LookPalettes(palettes, config.looks)
         self.look_of_art = [config.looks.index(self.looks.of_art(p)) for p in palettes]
 
-    def sample(self, step: int) -> Batch:
-        """The batch of a step."""
-        rng = np.random.default_rng((self.config.seed, step))
-        a = [self._photo(rng) for _ in range(self.config.batch)]
-        b = [self._art(rng) for _ in range(self.config.batch)]
+    def sample(self, step: int, rows: slice = slice(None)) -> Batch:
+        """The batch of a step, or some rows of it."""
+        images = range(self.config.batch)[rows]
+        a = [self._photo(self._rng(step, i, 0)) for i in images]
+        b = [self._art(self._rng(step, i, 1)) for i in images]
         return Batch(
             real_A=_tensor([x[0] for x in a]),
             pair_A=_tensor([x[1] for x in a]),
@@ -100,49 +82,67 @@ class PhotoArtDataset:
             look_B=self._one_hot([x[1] for x in b]),
         )
 
-    def batches(self, start: int, stop: int, workers: int = 1, ahead: int = 4) -> Iterator[Batch]:
-        """Batches of the steps `start` to `stop`, prepared in the background."""
-        with ThreadPoolExecutor(workers) as pool:
-            waiting = [pool.submit(self.sample, s) for s in range(start, min(start + ahead, stop))]
+    def batches(self, start: int, stop: int, rows: slice = slice(None)) -> Iterator[Batch]:
+        """Batches of the steps `start` to `stop`, prepared ahead by `workers` threads."""
+        ahead = 2 * self.config.workers + 1
+        pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="crops")
+        try:
+            waiting = deque(pool.submit(self.sample, s, rows) for s in range(start, min(start + ahead, stop)))
             for step in range(start, stop):
-                batch = waiting.pop(0).result()
+                batch = waiting.popleft().result()
                 if step + ahead < stop:
-                    waiting.append(pool.submit(self.sample, step + ahead))
+                    waiting.append(pool.submit(self.sample, step + ahead, rows))
                 yield batch
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def flatten_all(self, progress: Callable[[], object], workers: int) -> None:
+        """Fill the cache of flattened photos, with `workers` threads; `progress` is called for each."""
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in pool.map(lambda path: self.flat(path, fit(read_rgb(path), LONG_SIDE)), self.photos):
+                progress()
 
     def flat(self, path: Path, photo: U8) -> U8:
-        """The flattened photo, kept in the cache folder from then on."""
-        status = path.stat()
-        key = hashlib.sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:24]
+        """The flattened photo, kept in the cache folder under the hash of its file from then on."""
+        key = hashlib.sha256(path.read_bytes()).hexdigest()[:24]
         kept = self.cache / f"{key}.png"
         if kept.exists():
             return read_rgb(kept)
         flat = flatten(photo)
-        self.cache.mkdir(parents=True, exist_ok=True)
-        part = kept.with_name(f"{key}.{id(flat)}.part.png")
-        if not cv2.imwrite(str(part), flat[..., ::-1]):
-            raise DataError(f"{part} cannot be written: free some space or choose another --cache")
-        part.replace(kept)
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.cache} cannot be created ({error}): choose another --cache") from error
+        done, data = cv2.imencode(".png", flat[..., ::-1])
+        part = kept.with_name(f"{key}.{os.getpid()}-{threading.get_ident()}.part")
+        try:
+            assert done
+            part.write_bytes(data.tobytes())
+            part.replace(kept)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise DataError(f"{kept} cannot be written ({error}): free some space or choose another --cache") from error
         return flat
 
     def _photo(self, rng: np.random.Generator) -> tuple[U8, U8, int]:
         path = self.photos[rng.integers(len(self.photos))]
-        photo = _fit(read_rgb(path), 640)
+        photo = fit(read_rgb(path), LONG_SIDE)
         flat = self.flat(path, photo)
         look = int(rng.integers(len(self.config.looks)))
         name = self.config.looks[look]
-        palette = self.looks.for_photo(name, PaletteMap.of(_fit(photo, 160)))
+        palette = self.looks.for_photo(name, PaletteMap.of(fit(photo, PALETTE_SIDE)))
         window = _Window.draw(rng, photo.shape, self.config.crop, self.config.zoom)
         strength = (0.65, 0.65) if name == "auto" else (0.7, 0.8)
-        pair = palette.apply(
-            window.cut(flat), rank=LightnessRank.of(flat), lightness=strength[0], chroma=strength[1]
-        )
+        pair = palette.apply(window.cut(flat), rank=LightnessRank.of(flat), lightness=strength[0], chroma=strength[1])
         return window.cut(photo), pair, look
 
     def _art(self, rng: np.random.Generator) -> tuple[U8, int]:
         i = int(rng.integers(len(self.art)))
-        art = _fit(read_rgb(self.art[i]), 640)
+        art = fit(read_rgb(self.art[i]), LONG_SIDE)
         return _Window.draw(rng, art.shape, self.config.crop, self.config.zoom).cut(art), self.look_of_art[i]
+
+    def _rng(self, step: int, image: int, domain: int) -> np.random.Generator:
+        return np.random.default_rng((self.config.seed, step, image, domain))
 
     def _one_hot(self, looks: list[int]) -> Tensor:
         return torch.nn.functional.one_hot(torch.tensor(looks), len(self.config.looks)).float()
@@ -171,15 +171,6 @@ class _Window:
         method = cv2.INTER_AREA if self.side > self.crop else cv2.INTER_CUBIC
         part = np.asarray(cv2.resize(part, (self.crop, self.crop), interpolation=method))
         return np.ascontiguousarray(part[:, ::-1] if self.flip else part)
-
-
-def _fit(image: U8, long_side: int) -> U8:
-    """Scaled down until no side is longer than `long_side`."""
-    scale = long_side / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _tensor(images: list[U8]) -> Tensor:

@@ -38,17 +38,17 @@ def blur(image: Tensor, radius: int = 8) -> Tensor:
     return F.avg_pool2d(image, radius)
 
 
-def diff_augment(image: Tensor, generator: torch.Generator) -> Tensor:
+def diff_augment(image: Tensor, draws: Tensor) -> Tensor:
     """Translation and cutout, differentiable (Zhao et al. 2020, arXiv 2006.10738).
 
     Real and fake images get the same distribution of changes, so a small art set is not learnt by
-    heart.  Colour is left alone: it is what the discriminator has to judge.
+    heart.  Colour is left alone: it is what the discriminator has to judge.  `draws` holds four
+    random non-negative integers per image, ``(N, 4)``.
     """
-    n, _, h, w = image.shape
+    _, _, h, w = image.shape
     limit_y, limit_x = h // 8, w // 8
     out = []
-    for i in range(n):
-        draw = torch.randint(0, 1 << 20, (4,), generator=generator).tolist()
+    for i, draw in enumerate(draws.tolist()):
         y, x = draw[0] % (2 * limit_y + 1), draw[1] % (2 * limit_x + 1)
         padded = F.pad(image[i : i + 1], (limit_x, limit_x, limit_y, limit_y), mode="reflect")
         moved = padded[..., y : y + h, x : x + w]

@@ -8,12 +8,14 @@ The parameter names are a file format: `engine.architecture` reads checkpoints b
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from training.generator_config import GeneratorConfig
 
 __all__ = [
     "GeneratorConfig",
@@ -24,49 +26,11 @@ __all__ = [
     "PatchDiscriminator",
     "ResnetGenerator",
     "build_generator",
+    "init_generator",
     "init_weights",
 ]
 
 NORM_EPS = 1e-5
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """Everything that rebuilds a generator; travels with its checkpoint."""
-
-    architecture: str = "resnet9-skip"
-    """`resnet9` is the plain net of the CycleGAN paper; `resnet9-skip` adds two feature skips and
-    keeps instance norm out of the first convolution and the up-sampling blocks; `light` works at a
-    quarter of the resolution behind a pixel unshuffle."""
-    ngf: int = 32
-    """Channels of the first convolution (`light`: of every block)."""
-    n_blocks: int = 9
-    """Residual blocks."""
-    n_downsampling: int = 2
-    """Stride-2 convolutions: 2 gives d64, d128; 3 gives the wider net with d256 and u128."""
-    upsample: str = "resize"
-    """`resize` (nearest x2, then a 3x3 convolution: no checkerboard) or `transposed`."""
-    looks: tuple[str, ...] = ("auto",)
-    """Names of the looks, in the order of the rows of every `gamma` and `beta`."""
-
-    def __post_init__(self) -> None:
-        if self.architecture not in ("resnet9", "resnet9-skip", "light"):
-            raise ValueError(f"unknown architecture, got {self.architecture = }; allowed: resnet9, resnet9-skip, light")
-        if self.upsample not in ("resize", "transposed"):
-            raise ValueError(f"unknown upsampling, got {self.upsample = }; allowed: resize, transposed")
-        if self.ngf < 1 or self.n_blocks < 1 or self.n_downsampling not in (1, 2, 3):
-            raise ValueError(f"got {self.ngf = }, {self.n_blocks = }, {self.n_downsampling = }")
-        if not self.looks or len(set(self.looks)) != len(self.looks):
-            raise ValueError(f"looks need distinct names, got {self.looks = }")
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> GeneratorConfig:
-        """Inverse of `to_dict`; TypeError on unknown keys."""
-        return cls(**{**values, "looks": tuple(values.get("looks", ("auto",)))})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "looks": list(self.looks)}
 
 
 class LookNorm(nn.Module):
@@ -82,6 +46,7 @@ class LookNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(looks, channels))
 
     def forward(self, x: Tensor, look: Tensor) -> Tensor:
+        """Normalise ``(N, C, H, W)``, then scale and shift as `look` ``(N, K)`` says."""
         # Statistics in float32 whatever autocast says: their squares overflow float16.
         variance, mean = torch.var_mean(x.float(), dim=(2, 3), correction=0)
         scale = (look @ self.gamma.float()) * torch.rsqrt(variance + NORM_EPS)
@@ -98,6 +63,7 @@ class LookAffine(nn.Module):
         self.beta = nn.Parameter(torch.zeros(looks, channels))
 
     def forward(self, x: Tensor, look: Tensor) -> Tensor:
+        """Scale and shift ``(N, C, H, W)`` as `look` ``(N, K)`` says."""
         scale, shift = look @ self.gamma.float(), look @ self.beta.float()
         return x * scale[:, :, None, None].to(x.dtype) + shift[:, :, None, None].to(x.dtype)
 
@@ -155,7 +121,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, look: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(F.pad(x, (1,) * 4, mode="reflect")), look))
         y = self.norm2(self.conv2(F.pad(y, (1,) * 4, mode="reflect")), look)
-        return x + y
+        return torch.add(x, y)
 
 
 class ResnetGenerator(nn.Module):
@@ -171,9 +137,7 @@ class ResnetGenerator(nn.Module):
         widths = [config.ngf * 2**i for i in range(config.n_downsampling + 1)]
         self.skip = skip
         self.stem = Convolution(3, widths[0], 7, 1, None if skip else LookNorm(widths[0], looks))
-        self.down = nn.ModuleList(
-            Convolution(a, b, 3, 2, LookNorm(b, looks)) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.down = nn.ModuleList(Convolution(a, b, 3, 2, LookNorm(b, looks)) for a, b in pairwise(widths))
         self.blocks = nn.ModuleList(ResidualBlock(widths[-1], looks) for _ in range(config.n_blocks))
         self.up = nn.ModuleList(
             Upsampling(a, b, config.upsample, LookAffine(b, looks) if skip else LookNorm(b, looks))
@@ -182,6 +146,7 @@ class ResnetGenerator(nn.Module):
         self.head = nn.Conv2d(widths[0], 3, 7)
 
     def forward(self, x: Tensor, look: Tensor | None = None) -> Tensor:
+        """Stylize ``(N, 3, H, W)`` in -1..1; without `look` in the first look."""
         look = default_look(x, len(self.config.looks)) if look is None else look
         x = self.stem(x, look)
         kept = [x]
@@ -214,6 +179,7 @@ class LightGenerator(nn.Module):
         self.head = nn.Conv2d(config.ngf, 48, 3)
 
     def forward(self, x: Tensor, look: Tensor | None = None) -> Tensor:
+        """Stylize ``(N, 3, H, W)`` in -1..1; without `look` in the first look."""
         look = default_look(x, len(self.config.looks)) if look is None else look
         x = self.stem(F.pixel_unshuffle(x, 4), look)
         kept = x
@@ -232,7 +198,7 @@ def default_look(x: Tensor, looks: int) -> Tensor:
 def build_generator(config: GeneratorConfig) -> ResnetGenerator | LightGenerator:
     """The generator that a config describes, with fresh weights."""
     net = LightGenerator(config) if config.architecture == "light" else ResnetGenerator(config)
-    init_weights(net)
+    init_generator(net)
     return net
 
 
@@ -257,6 +223,7 @@ class PatchDiscriminator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """The score map of ``(N, 3, H, W)``, alone in a list."""
         return [self.head(self.features(x))]
 
 
@@ -268,6 +235,7 @@ class MultiScaleDiscriminator(nn.Module):
         self.scales = nn.ModuleList(PatchDiscriminator(**kwargs) for _ in range(scales))
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """One score map per scale, the full size first."""
         scores: list[Tensor] = []
         for i, net in enumerate(self.scales):
             if i:
@@ -281,5 +249,20 @@ def init_weights(net: nn.Module, gain: float = 0.02) -> None:
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, gain)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def init_generator(net: nn.Module) -> None:
+    """He et al. 2015 (arXiv 1502.01852), so that features are of order one without a norm behind them.
+
+    With Normal(0, 0.02) the features of the blocks that have no instance norm are so small that a
+    few steps of their shifts put every ReLU to sleep: the net was seen to end as its skips alone.
+    """
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if name == "head" else "relu")
+            if name == "head":
+                module.weight.data.mul_(0.3)  # keeps tanh out of saturation at the start
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

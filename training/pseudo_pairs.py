@@ -41,7 +41,7 @@ def rgb_to_lab(rgb: U8) -> F32:
 def lab_to_rgb(lab: F32) -> U8:
     """Inverse of `rgb_to_lab`, clipped to the sRGB gamut."""
     rgb = cv2.cvtColor(np.ascontiguousarray(lab, np.float32), cv2.COLOR_LAB2RGB)
-    return np.clip(np.rint(rgb * 255.0), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(rgb * 255.0), 0, 255), np.uint8)
 
 
 def flatten(rgb: U8, *, spatial: float = 8.0, color: float = 24.0, smooth: bool = True) -> U8:

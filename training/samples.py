@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 
-from training.dataset import image_files, read_rgb
+from training.image_io import image_files, read_rgb, write_rgb
 from training.networks import build_generator
 from training.pseudo_pairs import U8
 
@@ -37,8 +36,8 @@ def stylize_array(net: torch.nn.Module, photo: U8, look: torch.Tensor) -> U8:
     return np.ascontiguousarray(y.permute(1, 2, 0).byte().cpu().numpy())
 
 
-def write_grid(trainer: Trainer) -> Path:
-    """Write ``samples-STEP.png`` from the averaged weights into the run folder; returns its path."""
+def write_grid(trainer: Trainer) -> U8:
+    """Write ``samples-STEP.png`` from the averaged weights into the run folder; returns the grid."""
     config = trainer.config
     net = build_generator(config.generator)
     net.load_state_dict(trainer.ema)
@@ -48,6 +47,6 @@ def write_grid(trainer: Trainer) -> Path:
         np.hstack([photo, *(stylize_array(net, photo, look) for look in looks)])
         for photo in sample_photos(config.samples or config.photos)
     ]
-    path = trainer.folder / f"samples-{trainer.step:06d}.png"
-    cv2.imwrite(str(path), np.vstack(rows)[..., ::-1])
-    return path
+    grid = np.vstack(rows)
+    write_rgb(trainer.folder / f"samples-{trainer.step:06d}.png", grid)
+    return grid

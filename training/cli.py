@@ -1,0 +1,196 @@
+"""The command `train-generator`: train, and what comes before and after.
+
+Nothing heavy is imported until a command runs, so that ``--help`` is quick and works without torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from training.config import TrainConfig
+from training.errors import TrainingError
+from training.options import NameList, SectionedGroup, SectionedOption, config_options
+
+if TYPE_CHECKING:
+    from training.parallel import Parallel
+    from training.trainer import Trainer
+
+__all__ = ["main"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FIXED = {"photos", "art", "out"}
+
+
+def one_line_errors(function: F) -> F:
+    """Show what the world outside did wrong as one line; our own bugs keep their traceback."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TrainingError as error:
+            raise click.ClickException(_one_line(error)) from error
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "safetensors"):
+                raise
+            raise click.ClickException(
+                f"training needs {error.name}: pip install 'firewatch-stylizer[train]'"
+            ) from error
+        except OSError as error:
+            raise click.ClickException(f"{_one_line(error)}: check space and permissions, then try again") from error
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            raise click.ClickException("the GPU is out of memory: choose a smaller --batch or --crop") from error
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@click.group(
+    cls=SectionedGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@config_options
+@click.option(
+    "--resume", cls=SectionedOption, section="Run", type=click.Path(path_type=Path),
+    help="Go on with a run: its folder or its checkpoint; other options given replace those it was started with.",
+)  # fmt: skip
+@click.option(
+    "--minutes", cls=SectionedOption, section="Run", type=click.FloatRange(min=0, min_open=True),
+    help="Stop after this time, with a checkpoint to resume from.",
+)  # fmt: skip
+@click.option(
+    "--dry-run", cls=SectionedOption, section="Run", is_flag=True,
+    help="Check folders and options, print the settings, write nothing.",
+)  # fmt: skip
+@click.version_option(package_name="firewatch-stylizer")
+@click.pass_context
+@one_line_errors
+def main(ctx: click.Context, /, resume: Path | None, minutes: float | None, dry_run: bool, **settings: Any) -> None:
+    """Train a generator on a folder of photos and a folder of art.
+
+    \b
+    Examples:
+      train-generator --photos photos/ --art art/ --out runs/
+      train-generator --resume runs/00000
+      train-generator --photos photos/ --art art/ --out runs/ --architecture resnet9 --warmup-steps 0
+      torchrun --nproc-per-node 4 $(which train-generator) --photos photos/ --art art/ --out runs/ --batch 16
+
+    Prepare folders with `train-generator prepare`, judge the result with `train-generator evaluate`.
+    """
+    given = {
+        name: value for name, value in settings.items()
+        if ctx.get_parameter_source(name) not in (click.core.ParameterSource.DEFAULT, None)
+    }  # fmt: skip
+    if ctx.invoked_subcommand:
+        if given or resume or minutes or dry_run:
+            raise click.UsageError(f"options of a training run do not go before {ctx.invoked_subcommand!r}")
+        return
+    if resume is None:
+        missing = [f"--{name}" for name in ("photos", "art", "out") if name not in given]
+        if missing:
+            raise click.UsageError(f"Missing option {', '.join(missing)} (or --resume RUN). See --help.")
+    _train(_config(resume, given), resume, minutes=minutes, dry_run=dry_run)
+
+
+def _config(resume: Path | None, given: dict[str, Any]) -> TrainConfig:
+    """The settings given, or those of the run to resume with the given ones in their place."""
+    try:
+        if resume is None:
+            return TrainConfig(**given)
+        folder = resume if resume.is_dir() else resume.parent
+        if not (folder / "options.json").is_file():
+            raise TrainingError(f"{folder} is no run folder (options.json is missing): give the folder of a run")
+        return dataclasses.replace(TrainConfig.load(folder / "options.json"), **given)
+    except ValueError as error:
+        raise click.UsageError(_one_line(error)) from error
+
+
+def _train(config: TrainConfig, resume: Path | None, *, minutes: float | None, dry_run: bool) -> None:
+    from training.data_check import data_files
+    from training.parallel import parallel_processes
+
+    photos, art = data_files(config)
+    state = _state(resume)
+    if dry_run:
+        click.echo(json.dumps(dataclasses.asdict(config), indent=2))
+        click.echo(f"{len(photos)} photos, {len(art)} art images; nothing was written (--dry-run)")
+        return
+    with parallel_processes(config.device) as parallel:
+        from training.trainer import Trainer
+
+        trainer = Trainer(config, _folder(config, resume, parallel), parallel)
+        if state is not None:
+            trainer.resume(state)
+        _run(trainer, minutes)
+
+
+def _state(resume: Path | None) -> Path | None:
+    if resume is None:
+        return None
+    from training.checkpoint import find_state
+
+    return find_state(resume)
+
+
+def _folder(config: TrainConfig, resume: Path | None, parallel: Parallel) -> Path:
+    from training.trainer import run_folder
+
+    if resume is not None:
+        return resume if resume.is_dir() else resume.parent
+    return Path(parallel.share(str(run_folder(Path(config.out))) if parallel.leads else ""))
+
+
+def _run(trainer: Trainer, minutes: float | None) -> None:
+    """Train until the end, the time limit or a signal; say what is there and what comes next."""
+
+    def stop(number: int, frame: object) -> None:
+        # The step under way is finished and saved; a second signal ends at once.
+        trainer.stopping = True
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    leads, folder = trainer.parallel.leads, trainer.folder
+    if leads:
+        click.echo(f"run folder {folder}, {trainer.device}, {trainer.total_steps - trainer.step} steps to go")
+    try:
+        done = trainer.run(minutes=minutes)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if leads and done:
+        click.echo(f"done: {folder / 'generator.safetensors'} (judge it: train-generator evaluate {folder})")
+    elif leads:
+        click.echo(f"stopped at step {trainer.step}; go on with: train-generator --resume {folder}")
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
+@click.option("--average/--last", default=True, show_default=True, help="Averaged weights, or those of the last step.")
+@click.option("--looks", type=NameList(), default=(), help="Looks to keep, in this order.  [default: all]")
+@one_line_errors
+def export(source: Path, out: Path, average: bool, looks: tuple[str, ...]) -> None:
+    """Write the generator of SOURCE (a run folder or a checkpoint) to a file of its own."""
+    from training.export import export_generator
+
+    config = export_generator(source, out, average=average, looks=looks)
+    click.echo(f"{out}: {config.architecture}, looks {', '.join(config.looks)}")
+
+
+if __name__ == "__main__":
+    main()
