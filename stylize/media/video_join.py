@@ -190,6 +190,7 @@ def join_segments(
         *_container_options(muxer, encoder, time_base),
         *_tags(info),
         *(["-copy_unknown"] if muxer == "mov" else []),
+        *["-bsf:v:0", _durations(info, [ticks * time_base for ticks in pts[-2:]])],
         *["-max_interleave_delta", "0", "-max_muxing_queue_size", "4096", "-disposition:v:0", "default"],
     ]
     with feed as read, FfmpegProcess(command, stdin=read) as process:
@@ -203,6 +204,19 @@ def join_segments(
         raise explain(process.complaints, "joining the segments failed")
     sync_file(target)
     return process.complaints
+
+
+def _durations(info: VideoInfo, last: Sequence[Fraction]) -> str:
+    """The bitstream filter that tells packets how long they last.
+
+    It matters for the last one alone: containers take the others' from the next time, but an MP4 whose last
+    frame lasts no time is cut off before it.
+    """
+    length = last[-1] - last[0] if len(last) > 1 else 1 / (info.nominal_rate or Fraction(25))
+    if info.duration is not None:
+        told = (info.start or Fraction(0)) - info.origin + info.duration - last[-1]
+        length = told if length / 4 <= told <= 4 * length else length
+    return f"setts=duration=max(1\\,round({length.numerator}/{length.denominator}/TB))"
 
 
 def _tags(info: VideoInfo) -> list[str]:

@@ -56,7 +56,7 @@ class OutputPlan:
             time_base=self.time_base,
             rate=self.rate,
             sample_aspect_ratio=self.info.sample_aspect_ratio,
-            container="image2" if images else "mov",
+            container="image2" if images else "mp4" if self.encoder.codec in {"vp9", "av1", "av1_nvenc"} else "mov",
         )
 
     @property

@@ -49,7 +49,7 @@ def _times(container: Any, stream: Any, decode: bool) -> list[Fraction]:
     if decode:
         stream.thread_type = "AUTO"
         return [frame.pts * base for frame in container.decode(stream)]
-    return sorted(packet.pts * base for packet in container.demux(stream) if packet.size)
+    return sorted(packet.pts * base for packet in container.demux(stream) if packet.size and not packet.is_discard)
 
 
 def _compare_streams(container: Any, plans: Sequence[StreamPlan]) -> None:
