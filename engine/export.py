@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from engine.spec import ModelSpec, sha256
 __all__ = ["Weights", "export_model", "probe_graph", "read_checkpoint", "render_graph"]
 
 OPSET = 18
+BF16_OPSET = 22  # the first whose convolutions know bfloat16
 NORM_EPS = 1e-5
 CHECKPOINT_FORMAT = "firewatch-generator-1"
 PRECISIONS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -67,7 +69,8 @@ def export_model(checkpoint: Path, folder: Path, *, name: str | None = None) -> 
     from safetensors.numpy import save_file
 
     weights, config = read_checkpoint(checkpoint)
-    rounded = {k: v.astype(np.float16) for k, v in weights.items()}
+    with np.errstate(over="ignore"):
+        rounded = {k: v.astype(np.float16) for k, v in weights.items()}
     if not all(np.isfinite(v).all() for v in rounded.values()):
         raise ModelError(f"{checkpoint} holds weights beyond the range of float16: train with --clip, or shorter")
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,9 +92,10 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
 
 def render_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -> onnx.ModelProto:
     """``tiles, scale, shift -> output``; see `engine.spec`."""
-    g = _Graph(weights, precision)
+    g = _Graph(_block_first(spec.program.ops, weights), precision)
     g.vector_input("scale", spec.norm_channels)
     g.vector_input("shift", spec.norm_channels)
+    g.scale_weights(spec.program.ops)
     names = {"x": g.image_input("tiles")}
     for op in spec.program.ops:
         names[op.output] = _external_norm(g, op, names) if op.kind == "norm" else _emit(g, op, names)
@@ -101,10 +105,11 @@ def render_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") 
 
 def probe_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -> onnx.ModelProto:
     """``view, look -> scale, shift``; see `engine.spec`.  Ends at the last normalised layer."""
-    g = _Graph(weights, precision)
+    g = _Graph(_block_first(spec.program.ops, weights), precision)
     g.vector_input("look", len(spec.looks))
-    names = {"x": g.image_input("view")}
     ops = spec.program.ops
+    g.scale_weights(ops)
+    names = {"x": g.image_input("view")}
     last = max((i for i, op in enumerate(ops) if op.kind == "norm" and op.instance), default=-1)
     scales, shifts = [], []
     for i, op in enumerate(ops):
@@ -112,7 +117,7 @@ def probe_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -
             scale, shift = _statistics(g, op, names)
             scales.append(scale)
             shifts.append(shift)
-            names[op.output] = _affine(g, op, names[op.inputs[0]], scale, shift) if i < last else ""
+            names[op.output] = _affine(g, op, names[op.inputs[0]], g.power(op, scale), shift) if i < last else ""
         elif i < last:
             names[op.output] = _emit(g, op, names)
     for name, parts in (("scale", scales), ("shift", shifts)):
@@ -131,11 +136,34 @@ class _Graph:
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    powers: dict[str, int] = field(default_factory=dict)
+    """Convolution or norm -> k: the convolution's weights are stored times 2^-k; see `scale_weights`."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision, got {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
         self.type = PRECISIONS[self.precision]
+
+    def scale_weights(self, ops: Iterable[Op]) -> None:
+        """Choose a power of two for every convolution in front of a norm, in float16 graphs.
+
+        Weights of any size then give feature maps near one, far from both ends of float16; the norm
+        takes the power back in float32, where it is exact.
+        """
+        if self.type != TensorProto.FLOAT16:
+            return
+        convolutions = {op.output: op for op in ops if op.kind in ("conv", "conv_transpose")}
+        for op in ops:
+            if op.kind == "norm" and op.inputs[0] in convolutions:
+                conv = convolutions[op.inputs[0]]
+                weight = self.weights[f"{conv.weight}.weight"].astype(np.float64)
+                size = math.sqrt(np.square(weight).sum() / conv.cout)  # output over input, root mean square
+                self.powers[conv.weight] = self.powers[op.weight] = round(math.log2(size)) if size > 0 else 0
+
+    def power(self, op: Op, x: str, exponent: int = 1) -> str:
+        """``x * 2^(k * exponent)`` for the k of a norm's convolution; x is float32."""
+        k = self.powers.get(op.weight, 0) * exponent
+        return self.node("Mul", [x, self.constant(f"power_{k}", 2.0**k)]) if k else x
 
     def node(self, kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
         output = output or f"{kind.lower()}_{len(self.nodes)}"
@@ -147,21 +175,19 @@ class _Graph:
         return name
 
     def number(self, value: float) -> str:
-        """A scalar of the feature maps' type."""
-        name = f"number_{value}"
-        if name not in self.initializers:
-            self.initializers[name] = helper.make_tensor(name, self.type, [], [value])
-        return name
+        """A float32 scalar."""
+        return self.constant(f"number_{value}", value)
 
     def parameter(self, name: str, *, fp32: bool = False) -> str:
         """A weight in the graph's precision; float16 storage is widened by a Cast that backends fold."""
         values, target = self.weights[name], TensorProto.FLOAT if fp32 else self.type
+        k = 0 if fp32 else self.powers.get(name.rpartition(".")[0], 0)
         key = f"{name}:f" if fp32 else name
         if target == TensorProto.FLOAT and values.dtype == np.float16:
             stored = self.constant(f"{name}:h", values, np.float16)
             return self.node("Cast", [stored], f"{key}_{len(self.nodes)}", to=target)
         if key not in self.initializers:
-            flat = values.astype(np.float32)
+            flat = np.ldexp(values.astype(np.float32), -k)
             self.initializers[key] = (
                 numpy_helper.from_array(flat.astype(np.float16), key)
                 if target == TensorProto.FLOAT16
@@ -170,19 +196,27 @@ class _Graph:
         return key
 
     def image_input(self, name: str) -> str:
-        """uint8 NHWC 0..255 -> NCHW -1..1 in the graph's precision."""
+        """uint8 NHWC 0..255 -> NCHW -1..1 in the graph's precision.
+
+        TensorRT takes uint8 only at the very ends of a network, and casts it to and from float32 and
+        float16 alone; and 8 bits of bfloat16 cannot tell all 256 levels apart.  So both ends are float32.
+        """
         self.inputs.append(helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", "H", "W", 3]))
-        x = self.node("Transpose", [name], perm=[0, 3, 1, 2])
-        x = self.node("Cast", [x], to=self.type)
-        return self.node("Sub", [self.node("Mul", [x, self.number(1 / 127.5)]), self.number(1.0)])
+        x = self.node("Transpose", [self.node("Cast", [name], to=TensorProto.FLOAT)], perm=[0, 3, 1, 2])
+        x = self.node("Sub", [self.node("Mul", [x, self.number(1 / 127.5)]), self.number(1.0)])
+        return self.cast(x, self.type)
+
+    def cast(self, x: str, target: int) -> str:
+        """To `target` from the other of float32 and the graph's precision; nothing where they are one."""
+        return x if self.type == TensorProto.FLOAT else self.node("Cast", [x], to=target)
 
     def image_output(self, name: str, x: str) -> None:
-        """NCHW -1..1 -> uint8 NHWC, rounded and clipped."""
+        """NCHW -1..1 in float32 -> uint8 NHWC, rounded and clipped."""
         x = self.node("Add", [self.node("Mul", [x, self.number(127.5)]), self.number(127.5)])
         x = self.node("Round", [x])
         x = self.node("Clip", [x, self.number(0.0), self.number(255.0)])
-        x = self.node("Cast", [x], to=TensorProto.UINT8)
-        self.node("Transpose", [x], name, perm=[0, 2, 3, 1])
+        x = self.node("Transpose", [x], perm=[0, 2, 3, 1])
+        self.node("Cast", [x], name, to=TensorProto.UINT8)
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", "H", "W", 3]))
 
     def vector_input(self, name: str, length: int) -> None:
@@ -190,31 +224,33 @@ class _Graph:
 
     def model(self, name: str) -> onnx.ModelProto:
         graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, list(self.initializers.values()))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="firewatch")
-        model.ir_version = 9
+        opset = BF16_OPSET if self.type == TensorProto.BFLOAT16 else OPSET
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], producer_name="firewatch")
+        model.ir_version = 10 if opset > 20 else 9
         return model
 
 
 def _emit(g: _Graph, op: Op, names: Mapping[str, str]) -> str:
     """Any operation but `norm`."""
     x = names[op.inputs[0]]
-    if op.kind == "conv":
-        return _conv(g, op, x)
-    if op.kind == "conv_transpose":
-        # output_padding brings the size to exactly twice the input's.
-        attributes: dict[str, Any] = {"strides": [op.stride] * 2, "pads": [op.pad] * 4, "output_padding": [1, 1]}
-        return g.node("ConvTranspose", [x, *_parameters(g, op)], kernel_shape=[op.kernel] * 2, **attributes)
-    if op.kind == "upsample":
-        scales = g.constant(f"scales_{op.stride}", [1, 1, op.stride, op.stride])
-        mode = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
-        return g.node("Resize", [x, "", scales], **mode)
-    if op.kind == "unshuffle":
-        return _unshuffle(g, x, op.stride)
-    if op.kind == "shuffle":
-        return g.node("DepthToSpace", [x], blocksize=op.stride, mode="CRD")
-    if op.kind == "add":
-        return g.node("Add", [names[i] for i in op.inputs])
-    return g.node({"relu": "Relu", "tanh": "Tanh"}[op.kind], [x])
+    nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    # output_padding brings the size to exactly twice the input's.
+    transposed: dict[str, Any] = {"strides": [op.stride] * 2, "pads": [op.pad] * 4, "output_padding": [1, 1]}
+    emitters: dict[str, Callable[[], str]] = {
+        "conv": lambda: _conv(g, op, x),
+        "conv_transpose": lambda: g.node(
+            "ConvTranspose", [x, *_parameters(g, op)], kernel_shape=[op.kernel] * 2, **transposed
+        ),
+        "upsample": lambda: g.node(
+            "Resize", [x, "", g.constant(f"scales_{op.stride}", [1, 1, op.stride, op.stride])], **nearest
+        ),
+        "unshuffle": lambda: g.node("SpaceToDepth", [x], blocksize=op.stride),
+        "shuffle": lambda: g.node("DepthToSpace", [x], blocksize=op.stride, mode="CRD"),
+        "add": lambda: g.node("Add", [names[i] for i in op.inputs]),
+        "relu": lambda: g.node("Relu", [x]),
+        "tanh": lambda: g.node("Tanh", [g.cast(x, TensorProto.FLOAT)]),
+    }
+    return emitters[op.kind]()
 
 
 def _conv(g: _Graph, op: Op, x: str) -> str:
@@ -224,9 +260,7 @@ def _conv(g: _Graph, op: Op, x: str) -> str:
         x = g.node("Pad", [x, amounts], mode="reflect")
     elif op.pad:
         pads = [op.pad] * 4
-    return g.node(
-        "Conv", [x, *_parameters(g, op)], kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=pads
-    )
+    return g.node("Conv", [x, *_parameters(g, op)], kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=pads)
 
 
 def _parameters(g: _Graph, op: Op) -> list[str]:
@@ -234,15 +268,22 @@ def _parameters(g: _Graph, op: Op) -> list[str]:
     return [g.parameter(f"{op.weight}.weight"), *bias]
 
 
-def _unshuffle(g: _Graph, x: str, r: int) -> str:
-    """torch's pixel_unshuffle: channel c, then row and column within the block.
+def _block_first(ops: Iterable[Op], weights: Weights) -> Weights:
+    """Weights for feature maps that come from SpaceToDepth instead of torch's pixel_unshuffle.
 
-    ONNX's SpaceToDepth puts the block first, so its channels are put in order by a transpose of
-    ``(r * r, 3)`` to ``(3, r * r)``; three image channels are assumed.
+    torch orders the channels by image channel, then place in the block; ONNX the other way round.  The
+    convolution behind takes the difference up: a Gather in between would cost time, and OpenVINO 2026.4
+    gets it wrong when it fuses it.
     """
-    x = g.node("SpaceToDepth", [x], blocksize=r)
-    order = np.arange(3 * r * r).reshape(r * r, 3).T.ravel()
-    return g.node("Gather", [x, g.constant(f"unshuffle_{r}", order, np.int64)], axis=1)
+    unshuffled = {op.output: op.stride**2 for op in ops if op.kind == "unshuffle"}
+    result = dict(weights)
+    for op in ops:
+        if op.kind == "conv" and op.inputs[0] in unshuffled:
+            places = unshuffled[op.inputs[0]]
+            w = weights[f"{op.weight}.weight"]
+            split = w.reshape(op.cout, op.cin // places, places, op.kernel, op.kernel)
+            result[f"{op.weight}.weight"] = np.ascontiguousarray(split.swapaxes(1, 2)).reshape(w.shape)
+    return result
 
 
 def _external_norm(g: _Graph, op: Op, names: Mapping[str, str]) -> str:
@@ -251,16 +292,14 @@ def _external_norm(g: _Graph, op: Op, names: Mapping[str, str]) -> str:
     ends = g.constant(f"end_{op.offset}", [op.offset + op.cout], np.int64)
     axis = g.constant("axis_1", [1], np.int64)
     scale, shift = (g.node("Slice", [name, starts, ends, axis]) for name in ("scale", "shift"))
+    scale = g.power(op, scale)
     return _affine(g, op, names[op.inputs[0]], scale, shift)
 
 
 def _affine(g: _Graph, op: Op, x: str, scale: str, shift: str) -> str:
     """``x * scale + shift`` for float32 ``(1, c)`` vectors, in the graph's precision."""
     shape = g.constant(f"shape_{op.cout}", [1, op.cout, 1, 1], np.int64)
-    parts = []
-    for vector in (scale, shift):
-        part = g.node("Reshape", [vector, shape])
-        parts.append(part if g.type == TensorProto.FLOAT else g.node("Cast", [part], to=g.type))
+    parts = [g.cast(g.node("Reshape", [vector, shape]), g.type) for vector in (scale, shift)]
     return g.node("Add", [g.node("Mul", [x, parts[0]]), parts[1]])
 
 
@@ -276,7 +315,8 @@ def _statistics(g: _Graph, op: Op, names: Mapping[str, str]) -> tuple[str, str]:
     axes = g.constant("axes_nhw", [0, 2, 3], np.int64)
     mean = g.node("ReduceMean", [x, axes], keepdims=1)
     centred = g.node("Sub", [x, mean])
-    variance = g.node("ReduceMean", [g.node("Mul", [centred, centred]), axes], keepdims=1)
+    variance = g.power(op, g.node("ReduceMean", [g.node("Mul", [centred, centred]), axes], keepdims=1), 2)
+    mean = g.power(op, mean)
     flat = g.constant(f"flat_{op.cout}", [1, op.cout], np.int64)
     deviation = g.node("Sqrt", [g.node("Add", [variance, g.constant("norm_eps", NORM_EPS)])])
     scale = g.node("Div", [gamma, g.node("Reshape", [deviation, flat])])

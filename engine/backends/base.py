@@ -16,7 +16,16 @@ import numpy.typing as npt
 from engine.errors import BackendError
 from engine.spec import F32, ModelSpec, NormStatistics
 
-__all__ = ["BACKENDS", "Backend", "BackendOptions", "Tiles", "check_tiles", "choose_backend", "open_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendOptions",
+    "Tiles",
+    "check_statistics",
+    "check_tiles",
+    "choose_backend",
+    "open_backend",
+]
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +83,14 @@ def check_tiles(spec: ModelSpec, tiles: Tiles) -> Tiles:
             f"sides are multiples of {spec.multiple} from {spec.min_side} up, got {height} x {width}: pad the tile"
         )
     return np.ascontiguousarray(tiles)
+
+
+def check_statistics(spec: ModelSpec, statistics: NormStatistics) -> None:
+    """ValueError for statistics that `render` of this model could not take."""
+    if len(statistics.scale) != spec.norm_channels:
+        raise ValueError(
+            f"statistics of another model: {spec.name} has {spec.norm_channels} channels, got {len(statistics.scale)}"
+        )
 
 
 def _openvino(folder: Path, spec: ModelSpec, options: BackendOptions) -> Backend:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.backends.base import Backend, BackendOptions, Tiles, check_tiles
+from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
 from engine.errors import BackendError, ModelError, OutOfMemoryError
 from engine.spec import F32, ModelSpec, NormStatistics
 
@@ -81,6 +81,7 @@ class OpenVinoBackend:
     def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
         """See `Backend.render`."""
         tiles = check_tiles(self.spec, tiles)
+        check_statistics(self.spec, statistics)
         vectors = {"scale": statistics.scale.reshape(1, -1), "shift": statistics.shift.reshape(1, -1)}
         return np.asarray(self._infer("render", tiles, {"tiles": tiles, **vectors})[0]).copy()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.architecture import Op
-from engine.backends.base import Backend, BackendOptions, Tiles, check_tiles
+from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
 from engine.errors import BackendError, OutOfMemoryError
 from engine.export import NORM_EPS, read_checkpoint
 from engine.spec import F32, ModelSpec, NormStatistics
@@ -17,7 +18,7 @@ from engine.spec import F32, ModelSpec, NormStatistics
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TorchBackend"]
+__all__ = ["TorchBackend", "apply_op"]
 
 
 class TorchBackend:
@@ -78,7 +79,7 @@ class TorchBackend:
         """See `Backend.probe`."""
         import torch
 
-        view = check_tiles(self.spec, view)
+        view = _writable(check_tiles(self.spec, view))
         scales: list[Tensor] = []
         shifts: list[Tensor] = []
         weights = torch.from_numpy(np.ascontiguousarray(look, np.float32)).to(self._device)
@@ -100,7 +101,8 @@ class TorchBackend:
         """See `Backend.render`."""
         import torch
 
-        tiles = check_tiles(self.spec, tiles)
+        tiles = _writable(check_tiles(self.spec, tiles))
+        check_statistics(self.spec, statistics)
         scale = torch.from_numpy(np.ascontiguousarray(statistics.scale)).to(self._device)
         shift = torch.from_numpy(np.ascontiguousarray(statistics.shift)).to(self._device)
 
@@ -121,7 +123,12 @@ class TorchBackend:
                 x = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
                 tensors = {"x": x.to(self._dtype).mul(1 / 127.5).sub_(1.0)}
                 for i, op in enumerate(self.spec.program.ops):
-                    tensors[op.output] = self._apply(op, tensors, norm)
+                    inputs = [tensors[name] for name in op.inputs]
+                    if op.kind == "norm":
+                        scale, shift = (v.view(1, -1, 1, 1).to(self._dtype) for v in norm(op, inputs[0]))
+                        tensors[op.output] = inputs[0] * scale + shift
+                    else:
+                        tensors[op.output] = apply_op(op, inputs, self._weights)
                     for name in set(op.inputs):
                         if not any(name in later.inputs for later in self.spec.program.ops[i + 1 :]):
                             del tensors[name]
@@ -130,30 +137,6 @@ class TorchBackend:
             shape = "x".join(map(str, images.shape[:3]))
             raise OutOfMemoryError(f"no memory for a tile of {shape}: choose a smaller --tile") from error
 
-    def _apply(self, op: Op, tensors: dict[str, Tensor], norm: Any) -> Tensor:
-        import torch.nn.functional as F
-
-        x = tensors[op.inputs[0]]
-        if op.kind in ("conv", "conv_transpose"):
-            weight, bias = self._weights[f"{op.weight}.weight"], self._weights.get(f"{op.weight}.bias")
-            if op.kind == "conv_transpose":
-                return F.conv_transpose2d(x, weight, bias, op.stride, op.pad, output_padding=1)
-            if op.pad:
-                x = F.pad(x, (op.pad,) * 4, mode=op.pad_mode)
-            return F.conv2d(x, weight, bias, op.stride)
-        if op.kind == "norm":
-            scale, shift = norm(op, x)
-            return x * scale.view(1, -1, 1, 1).to(x.dtype) + shift.view(1, -1, 1, 1).to(x.dtype)
-        if op.kind == "upsample":
-            return F.interpolate(x, scale_factor=op.stride, mode="nearest")
-        if op.kind == "add":
-            return x + tensors[op.inputs[1]]
-        if op.kind == "relu":
-            return F.relu(x)
-        if op.kind == "tanh":
-            return x.tanh()
-        return F.pixel_unshuffle(x, op.stride) if op.kind == "unshuffle" else F.pixel_shuffle(x, op.stride)
-
     def _arithmetic(self) -> Any:
         import torch
 
@@ -161,3 +144,31 @@ class TorchBackend:
         if precision == "auto":
             precision = "fp16" if self._device.type in ("cuda", "mps") else "fp32"
         return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def apply_op(op: Op, inputs: Sequence[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    """Any operation but `norm`, on NCHW tensors of the weights' type."""
+    import torch
+    import torch.nn.functional as F
+
+    x = inputs[0]
+    if op.kind == "conv_transpose":
+        weight, bias = weights[f"{op.weight}.weight"], weights.get(f"{op.weight}.bias")
+        return F.conv_transpose2d(x, weight, bias, op.stride, op.pad, output_padding=1)
+    if op.kind == "conv":
+        padded = F.pad(x, (op.pad,) * 4, mode=op.pad_mode) if op.pad else x
+        return F.conv2d(padded, weights[f"{op.weight}.weight"], weights.get(f"{op.weight}.bias"), op.stride)
+    simple: dict[str, Callable[[], Tensor]] = {
+        "upsample": lambda: F.interpolate(x, scale_factor=op.stride, mode="nearest"),
+        "add": lambda: x + inputs[1],
+        "relu": lambda: F.relu(x),
+        "tanh": lambda: torch.tanh(x),
+        "unshuffle": lambda: F.pixel_unshuffle(x, op.stride),
+        "shuffle": lambda: F.pixel_shuffle(x, op.stride),
+    }
+    return simple[op.kind]()
+
+
+def _writable(images: Tiles) -> Tiles:
+    """The images, or a copy where torch would warn that it cannot write to them."""
+    return images if images.flags.writeable else images.copy()

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helper modules of this folder
+
+from engine_models import CONFIGS, make_model
+
+REQUIRE_GPU = os.environ.get("REQUIRE_GPU") == "1"
+
+
+def _missing(mark: str) -> str | None:
+    """Why tests with this mark cannot run here; None if they can."""
+    if mark == "gpu":
+        try:
+            import torch
+        except ImportError:
+            return "torch is not installed"
+        return None if torch.cuda.is_available() else "no CUDA device"
+    try:
+        import pycuda.driver
+        import tensorrt
+
+        pycuda.driver.init()
+        return None if tensorrt.Builder(tensorrt.Logger()) else "TensorRT does not start"
+    except Exception as error:
+        return f"TensorRT does not run here ({error!r})"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in ("gpu", "tensorrt"):
+        if item.get_closest_marker(mark) is not None and (reason := _missing(mark)) is not None:
+            if REQUIRE_GPU:
+                pytest.fail(f"REQUIRE_GPU=1, but {reason}", pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model folder with random weights for every architecture."""
+    root = tmp_path_factory.mktemp("models")
+    for kind in CONFIGS:
+        make_model(root / kind, kind)
+    return {kind: root / kind for kind in CONFIGS}

@@ -1,0 +1,199 @@
+"""One contract for every backend, against the shipped graphs in onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_graphs import OnnxBackend
+from engine_models import CONFIGS, landscape
+
+from engine.backends.base import BACKENDS, Backend, BackendOptions, choose_backend, open_backend
+from engine.compare import psnr
+from engine.errors import BackendError, ModelError
+from engine.spec import ModelSpec, look_weights
+
+Opener = Callable[[str], Backend]
+
+
+def onnxruntime(folder: Path) -> Backend:
+    return OnnxBackend(folder, ModelSpec.load(folder), BackendOptions())
+
+
+def backend(name: str, **options: Any) -> Callable[[Path], Backend]:
+    return lambda folder: open_backend(folder, name=name, options=BackendOptions(**options))
+
+
+CPU = {
+    "onnxruntime": onnxruntime,
+    "openvino": backend("openvino", precision="fp32", threads=1),
+    "torch": backend("torch", device="cpu", precision="fp32", threads=1),
+}
+GPU = {
+    "torch-cuda": backend("torch", device="cuda", precision="fp32"),
+    "torch-cuda-fp16": backend("torch", device="cuda"),
+    "torch-cuda-bf16": backend("torch", device="cuda", precision="bf16"),
+}
+BAR = {"torch-cuda-fp16": 45.0, "torch-cuda-bf16": 34.0}
+"""PSNR in dB to the reference where 70 is not to be had."""
+
+
+@pytest.fixture(params=[*CPU, *(pytest.param(name, marks=pytest.mark.gpu) for name in GPU)])
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def opened(name: str, models: dict[str, Path]) -> Iterator[Backend]:
+    with (CPU | GPU)[name](models["skip"]) as running:
+        yield running
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_agrees_with_the_reference(name: str, kind: str, models: dict[str, Path]) -> None:
+    image = landscape(64, 96)[None]
+    with onnxruntime(models[kind]) as reference:
+        look = look_weights(reference.spec, "auto=0.3,dusk=0.7")
+        statistics = reference.probe(image, look)
+        expected = reference.render(image, statistics)
+    with (CPU | GPU)[name](models[kind]) as running:
+        found = running.probe(image, look)
+        assert found.scale.dtype == found.shift.dtype == np.float32
+        assert found.scale.shape == found.shift.shape == (running.spec.norm_channels,)
+        half = name in BAR
+        np.testing.assert_allclose(found.scale, statistics.scale, rtol=0.03 if half else 2e-3)
+        picture = running.render(image, statistics)
+        assert picture.dtype == np.uint8 and picture.shape == image.shape
+        assert psnr(picture, expected) >= BAR.get(name, 70.0)
+        assert psnr(running.render(image, found), expected) >= BAR.get(name, 70.0) - 2
+        assert running.name and running.description
+
+
+def test_batches(opened: Backend, name: str) -> None:
+    tiles = np.stack([landscape(32, 48, seed=i) for i in range(3)])
+    statistics = opened.probe(tiles, look_weights(opened.spec, "auto"))
+    together = opened.render(tiles, statistics)
+    apart = np.concatenate([opened.render(tile[None], statistics) for tile in tiles])
+    assert psnr(together, apart) >= BAR.get(name, 70.0)
+    # Statistics are joint: one picture three times over has those of the picture.
+    three = opened.probe(np.stack([tiles[0]] * 3), look_weights(opened.spec, "auto"))
+    one = opened.probe(tiles[:1], look_weights(opened.spec, "auto"))
+    np.testing.assert_allclose(three.scale, one.scale, rtol=0.03 if name in BAR else 2e-3)
+
+
+def test_results_belong_to_the_caller(opened: Backend) -> None:
+    a, b = landscape(32, 48, seed=1)[None], landscape(32, 48, seed=2)[None]
+    statistics = opened.probe(a, look_weights(opened.spec, "auto"))
+    scale = statistics.scale.copy()
+    first = opened.render(a, statistics)
+    kept = first.copy()
+    second = opened.render(b, statistics)
+    opened.probe(b, look_weights(opened.spec, "dusk"))
+    assert np.array_equal(first, kept) and not np.array_equal(first, second)
+    assert np.array_equal(statistics.scale, scale)
+    first[:] = 0  # writable
+
+
+def test_inputs_are_left_alone(opened: Backend) -> None:
+    tiles = landscape(40, 56)[None]
+    tiles.flags.writeable = False
+    kept = tiles.copy()
+    opened.render(tiles[:, 4:36, 4:52], opened.probe(tiles, look_weights(opened.spec, "auto")))  # not contiguous
+    assert np.array_equal(tiles, kept)
+
+
+def test_looks_differ(opened: Backend) -> None:
+    image = landscape(32, 48)[None]
+    a, b, mixed = (opened.probe(image, look_weights(opened.spec, look)) for look in ("auto", "dusk", "auto,dusk"))
+    assert np.abs(a.shift - b.shift).max() > 0.01
+    offset = next(op.offset for op in opened.spec.program.ops if op.kind == "norm" and not op.instance)
+    np.testing.assert_allclose(mixed.scale[offset:], (a.scale + b.scale)[offset:] / 2, rtol=1e-3)
+
+
+def test_tile_with_halo_is_the_whole_frame(opened: Backend, name: str) -> None:
+    spec = opened.spec
+    frame = landscape(2 * spec.radius + 48, 2 * spec.radius + 64)[None]
+    statistics = opened.probe(frame, look_weights(spec, "auto"))
+    whole = opened.render(frame, statistics)
+    top, left, height, width = spec.radius + 3 * spec.multiple, spec.radius + 2 * spec.multiple, 32, 40
+    halo = spec.radius
+    tile = frame[:, top - halo : top + height + halo, left - halo : left + width + halo]
+    inner = opened.render(tile, statistics)[:, halo : halo + height, halo : halo + width]
+    expected = whole[:, top : top + height, left : left + width]
+    if name in ("onnxruntime", "torch"):
+        assert np.abs(inner.astype(int) - expected).max() <= 1  # sums in another order, rounded
+    assert psnr(inner, expected) >= BAR.get(name, 75.0)
+
+
+@pytest.mark.parametrize(
+    "tiles",
+    [
+        np.zeros((1, 30, 32, 3), np.uint8),
+        np.zeros((1, 32, 32, 3), np.float32),
+        np.zeros((32, 32, 3), np.uint8),
+        np.zeros((1, 32, 32, 4), np.uint8),
+        np.zeros((1, 4, 32, 3), np.uint8),
+    ],
+    ids=["odd", "float", "3d", "rgba", "small"],
+)
+def test_bad_tiles(opened: Backend, tiles: Any) -> None:
+    with pytest.raises(ValueError, match="got"):
+        opened.probe(tiles, look_weights(opened.spec, "auto"))
+
+
+def test_bad_statistics(opened: Backend, models: dict[str, Path]) -> None:
+    if opened.name == "onnxruntime":
+        pytest.skip("the reference is not part of the program")
+    with open_backend(models["light"], name="torch", options=BackendOptions(device="cpu", threads=1)) as other:
+        statistics = other.probe(landscape(32, 32)[None], look_weights(other.spec, "auto"))
+    with pytest.raises(ValueError, match="statistics of another model"):
+        opened.render(landscape(32, 32)[None], statistics)
+
+
+def test_smallest_sides(models: dict[str, Path], name: str) -> None:
+    for folder in models.values():
+        with (CPU | GPU)[name](folder) as running:
+            side = running.spec.min_side
+            tiles = landscape(side, side)[None]
+            assert running.render(tiles, running.probe(tiles, look_weights(running.spec, "auto"))).shape == tiles.shape
+
+
+def test_closed_and_opened_again(name: str, models: dict[str, Path]) -> None:
+    running = (CPU | GPU)[name](models["light"])
+    image = landscape(32, 32)[None]
+    results = []
+    for _ in range(2):
+        with running as entered:
+            results.append(entered.render(image, entered.probe(image, look_weights(entered.spec, "auto"))))
+    assert np.array_equal(*results)
+
+
+def test_unknown_backend(models: dict[str, Path]) -> None:
+    with pytest.raises(BackendError, match="unknown backend 'cuda'; allowed: auto, "):
+        open_backend(models["skip"], name="cuda")
+
+
+def test_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no model folder"):
+        open_backend(tmp_path)
+
+
+def test_damaged_graphs(tmp_path: Path, models: dict[str, Path]) -> None:
+    for path in models["skip"].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "render.onnx").write_bytes(b"\x08\x09garbage")
+    with pytest.raises(ModelError, match=r"render\.onnx cannot be read"):
+        open_backend(tmp_path, name="openvino").__enter__()
+
+
+def test_torch_without_such_a_device(models: dict[str, Path]) -> None:
+    with pytest.raises(BackendError, match="torch cannot use device 'cuda:97'"):
+        open_backend(models["skip"], name="torch", options=BackendOptions(device="cuda:97")).__enter__()
+
+
+def test_choice_says_why() -> None:
+    chosen, reason = choose_backend()
+    assert chosen in BACKENDS and reason
