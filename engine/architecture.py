@@ -14,9 +14,12 @@ from typing import Any, Literal
 
 from engine.errors import ModelError
 
-__all__ = ["Op", "Program"]
+__all__ = ["SLOPE", "Op", "Program"]
 
-Kind = Literal["conv", "conv_transpose", "upsample", "norm", "relu", "tanh", "add", "unshuffle", "shuffle"]
+Kind = Literal["conv", "conv_transpose", "upsample", "norm", "relu", "leaky", "tanh", "add", "unshuffle", "shuffle"]
+
+SLOPE = 0.2
+"""Of `leaky`, the ReLU behind layers without instance norm."""
 
 ARCHITECTURES = ("resnet9", "resnet9-skip", "light")
 
@@ -179,7 +182,7 @@ def _resnet(*, ngf: int, blocks: int, depth: int, transposed: bool, skip: bool) 
         else:
             x = b.add("upsample", x, stride=2)
             x = b.conv(x, f"up.{i}.conv", cin, cout, 3, bias=skip)
-        x = b.add("relu", b.norm(x, f"up.{i}.norm", cout, instance=not skip))
+        x = b.add("leaky" if skip else "relu", b.norm(x, f"up.{i}.norm", cout, instance=not skip))
         if skip:
             x = b.add("add", x, kept.pop())
     b.add("tanh", b.conv(x, "head", widths[0], 3, 7))
@@ -193,7 +196,7 @@ def _light(width: int, blocks: int) -> Program:
     for i in range(blocks):
         x = b.block(x, f"blocks.{i}", width)
     x = b.conv(x, "tail.conv", width, width, 3)
-    x = b.add("add", b.add("relu", b.norm(x, "tail.norm", width, instance=False)), kept)
+    x = b.add("add", b.add("leaky", b.norm(x, "tail.norm", width, instance=False)), kept)
     x = b.add("shuffle", b.conv(x, "head", width, 48, 3), stride=4)
     b.add("tanh", x)
     return Program(ops=tuple(b.ops), norm_channels=b.channels, multiple=4)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.architecture import Op, Program
+from engine.architecture import SLOPE, Op, Program
 from engine.errors import ModelError
 from engine.spec import ModelSpec, sha256
 
@@ -248,6 +248,7 @@ def _emit(g: _Graph, op: Op, names: Mapping[str, str]) -> str:
         "shuffle": lambda: g.node("DepthToSpace", [x], blocksize=op.stride, mode="CRD"),
         "add": lambda: g.node("Add", [names[i] for i in op.inputs]),
         "relu": lambda: g.node("Relu", [x]),
+        "leaky": lambda: g.node("LeakyRelu", [x], alpha=SLOPE),
         "tanh": lambda: g.node("Tanh", [g.cast(x, TensorProto.FLOAT)]),
     }
     return emitters[op.kind]()

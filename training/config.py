@@ -84,9 +84,9 @@ class TrainConfig:
     """Range of the scale at which photos are cropped; above 1 stands for high resolution."""
     lr: float = 2e-4
     """Learning rate of Adam (0.5, 0.999)."""
-    warmup_lr: float = 4e-4
+    warmup_lr: float = 3e-4
     """Learning rate of the supervised part."""
-    look_lr: float = 5.0
+    look_lr: float = 3.0
     """Factor on the learning rate of the looks' scales and shifts: each sees only its own images."""
     generator_steps: int = 1
     """Generator updates per step: more of them help when the discriminator runs away."""

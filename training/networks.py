@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 NORM_EPS = 1e-5
+SLOPE = 0.2
+"""Of the leaky ReLU behind layers without instance norm."""
 
 
 class LookNorm(nn.Module):
@@ -71,18 +73,21 @@ class LookAffine(nn.Module):
 class Convolution(nn.Module):
     """Reflection pad, convolution, norm, ReLU: the c7s1-k and dk of the paper."""
 
-    def __init__(self, cin: int, cout: int, kernel: int, stride: int, norm: nn.Module | None) -> None:
+    def __init__(
+        self, cin: int, cout: int, kernel: int, stride: int, norm: nn.Module | None, slope: float = 0.0
+    ) -> None:
         super().__init__()
         self.pad = kernel // 2
         # A bias in front of instance norm is taken out again by the mean.
         self.conv = nn.Conv2d(cin, cout, kernel, stride, bias=not isinstance(norm, LookNorm))
         self.norm = norm
+        self.slope = slope
 
     def forward(self, x: Tensor, look: Tensor) -> Tensor:
         x = self.conv(F.pad(x, (self.pad,) * 4, mode="reflect"))
         if self.norm is not None:
             x = self.norm(x, look)
-        return F.relu(x)
+        return F.leaky_relu(x, self.slope)
 
 
 class Upsampling(nn.Module):
@@ -98,6 +103,8 @@ class Upsampling(nn.Module):
         else:
             self.conv = nn.Conv2d(cin, cout, 3, bias=bias)
         self.norm = norm
+        # Nothing brings a ReLU back that a shift without normalisation has put to sleep.
+        self.slope = 0.0 if isinstance(norm, LookNorm) else SLOPE
 
     def forward(self, x: Tensor, look: Tensor) -> Tensor:
         if self.mode == "resize":
@@ -105,7 +112,7 @@ class Upsampling(nn.Module):
         x = self.conv(x)
         if self.norm is not None:
             x = self.norm(x, look)
-        return F.relu(x)
+        return F.leaky_relu(x, self.slope)
 
 
 class ResidualBlock(nn.Module):
@@ -175,7 +182,7 @@ class LightGenerator(nn.Module):
         looks = len(config.looks)
         self.stem = Convolution(48, config.ngf, 3, 1, None)
         self.blocks = nn.ModuleList(ResidualBlock(config.ngf, looks) for _ in range(config.n_blocks))
-        self.tail = Convolution(config.ngf, config.ngf, 3, 1, LookAffine(config.ngf, looks))
+        self.tail = Convolution(config.ngf, config.ngf, 3, 1, LookAffine(config.ngf, looks), SLOPE)
         self.head = nn.Conv2d(config.ngf, 48, 3)
 
     def forward(self, x: Tensor, look: Tensor | None = None) -> Tensor:
@@ -254,15 +261,19 @@ def init_weights(net: nn.Module, gain: float = 0.02) -> None:
 
 
 def init_generator(net: nn.Module) -> None:
-    """He et al. 2015 (arXiv 1502.01852), so that features are of order one without a norm behind them.
+    """He et al. 2015 (arXiv 1502.01852); the parts behind the deepest features start quietly.
 
-    With Normal(0, 0.02) the features of the blocks that have no instance norm are so small that a
-    few steps of their shifts put every ReLU to sleep: the net was seen to end as its skips alone.
+    Features of the residual blocks are several times as strong as the skips.  At full strength the
+    net first learns to switch them off and ends as its skips alone.  Several looks start apart, so
+    that the convolutions can tell them from the first step on.
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if name == "head" else "relu")
-            if name == "head":
-                module.weight.data.mul_(0.3)  # keeps tanh out of saturation at the start
+            if name == "head" or name.startswith(("up.", "tail.")):
+                module.weight.data.mul_(0.3)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, LookNorm | LookAffine) and len(module.gamma) > 1:
+            nn.init.normal_(module.gamma, 1.0, 0.1)
+            nn.init.normal_(module.beta, 0.0, 0.3)

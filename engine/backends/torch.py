@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.architecture import Op
+from engine.architecture import SLOPE, Op
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
 from engine.errors import BackendError, OutOfMemoryError
 from engine.export import NORM_EPS, read_checkpoint
@@ -162,6 +162,7 @@ def apply_op(op: Op, inputs: Sequence[Tensor], weights: Mapping[str, Tensor]) ->
         "upsample": lambda: F.interpolate(x, scale_factor=op.stride, mode="nearest"),
         "add": lambda: x + inputs[1],
         "relu": lambda: F.relu(x),
+        "leaky": lambda: F.leaky_relu(x, SLOPE),
         "tanh": lambda: torch.tanh(x),
         "unshuffle": lambda: F.pixel_unshuffle(x, op.stride),
         "shuffle": lambda: F.pixel_shuffle(x, op.stride),
