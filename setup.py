@@ -7,22 +7,20 @@ from setuptools import find_packages, setup
 TORCH = "torch>=2.6"
 
 EXTRAS = {
-    "train": [TORCH, "safetensors>=0.4.3", "onnxruntime>=1.19"],
-    "torch": [TORCH, "safetensors>=0.4.3"],
+    "train": [TORCH],
+    "torch": [TORCH],
     "tensorrt": ["tensorrt>=10.9", "pycuda>=2024.1", "numpy"],
     "ray": ["ray>=2.40"],
     "metrics": ["torch-fidelity>=0.3"],
     "tensorboard": ["tensorboard>=2.14"],
     "test": [
-        TORCH,
-        "safetensors>=0.4.3",
+        "torch==2.13.0",
         "onnxruntime>=1.19",
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "ruff==0.17.6",
         "mypy==2.4.1",
-        "psutil>=5.9",
     ],
 }
 
@@ -46,10 +44,11 @@ setup(
         "onnx>=1.16",
         "opencv-python-headless>=4.9",
         "openvino>=2025.0",
-        "Pillow>=10.3",
+        "Pillow>=11.3",
         "pillow-heif>=0.18",
         "platformdirs>=4",
         "psutil>=5.9",
+        "safetensors>=0.4.3",
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,

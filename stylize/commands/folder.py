@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
 
-from stylize.commands.options import open_stylizer, settings_or_usage, style_options
+from stylize.commands.options import open_stylizer, settings_or_usage, stop_on_terminate, style_options
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
@@ -33,6 +33,16 @@ __all__ = ["folder"]
     help="Format of the results; keep: as the source, HEIC and AVIF as JPEG.",
 )
 @click.option("--quality", type=int, default=92, show_default=True, help="JPEG and WebP quality, 1 to 100.")
+@click.option("--lossless", is_flag=True, help="WebP without loss.")
+@click.option(
+    "--profile",
+    type=click.Choice(["keep", "srgb"]),
+    default="keep",
+    show_default=True,
+    help="Colour profile of the results: the source's, or sRGB.",
+)
+@click.option("--strip-metadata", is_flag=True, help="Leave out EXIF, XMP and IPTC (position, camera, dates).")
+@click.option("--jobs", type=click.IntRange(1, 3), default=3, show_default=True, help="Photos in the works at once.")
 @click.option("--keep-times", is_flag=True, help="Give results the file times of their sources.")
 @click.option("--recursive/--flat", default=True, show_default=True, help="Go through sub-folders, too.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -43,14 +53,12 @@ def folder(
     ctx: click.Context,
     source: Path,
     output: Path | None,
-    overwrite: bool,
     format_: str,
-    quality: int,
-    keep_times: bool,
-    recursive: bool,
+    strip_metadata: bool,
     dry_run: bool,
     json_: bool,
     style: StyleSettings,
+    **values: Any,
 ) -> None:
     """Stylize all photos of a folder and below; SOURCE itself is left as it is.
 
@@ -64,14 +72,7 @@ def folder(
     from stylize.folder_plan import plan_folder
     from stylize.media.image_settings import ImageSettings
 
-    settings = settings_or_usage(
-        ImageSettings,
-        format=format_,
-        quality=quality,
-        overwrite=overwrite,
-        keep_times=keep_times,
-        recursive=recursive,
-    )
+    settings = settings_or_usage(ImageSettings, format=format_, metadata=not strip_metadata, **values)
     with open_stylizer(style) as stylizer:
         if dry_run:
             plan = plan_folder(source, output, settings, transform_key=stylizer.key, transform=stylizer.image)
@@ -83,17 +84,18 @@ def folder(
                 bar.total = total
                 bar.update(done - bar.n)
                 if report.status == "failed":
-                    bar.write(f"Failed: {report.source}: {report.message}")
+                    bar.write(f"Error: {report.message}", file=sys.stderr)
 
-            report = stylize_folder(
-                source,
-                output,
-                stylizer.image,
-                settings,
-                transform_key=stylizer.key,
-                progress=progress,
-                stop=threading.Event(),
-            )
+            with stop_on_terminate() as stop:
+                report = stylize_folder(
+                    source,
+                    output,
+                    stylizer.image,
+                    settings,
+                    transform_key=stylizer.key,
+                    progress=progress,
+                    stop=stop,
+                )
     click.echo(json.dumps(report.as_dict(), indent=2)) if json_ else _summary(report, ctx.obj["quiet"])
     if report.interrupted:
         ctx.exit(130)
@@ -102,10 +104,12 @@ def folder(
 
 def _show_plan(plan: FolderPlan) -> None:
     """One line per photo, and the totals."""
+    from stylize.media.image_settings import shown
+
     for photo in plan.photos:
-        click.echo(f"{photo.source} -> {photo.target}")
+        click.echo(f"{shown(photo.source)} -> {shown(photo.target)}")
     for other in plan.others:
-        click.echo(f"{other.source}: {other.status} ({other.message})")
+        click.echo(f"{shown(other.source)}: {other.status} ({other.message})")
     estimate = ""
     if plan.seconds is not None and plan.bytes is not None:
         estimate = f": about {plan.seconds / 60:.1f} minutes, {plan.bytes / 1e6:.1f} MB"
@@ -114,11 +118,11 @@ def _show_plan(plan: FolderPlan) -> None:
 
 def _summary(report: FolderReport, quiet: bool) -> None:
     """What became of the photos, in a few lines."""
-    for photo in report.photos:
-        if photo.status == "failed" or (photo.notes and not quiet):
-            for line in [photo.message, *photo.notes]:
-                if line:
-                    click.echo(f"{photo.source}: {line}", err=True)
+    from stylize.media.image_settings import shown
+
+    for photo in report.photos if not quiet else ():
+        for note in photo.notes:
+            click.echo(f"{shown(photo.source)}: {note}", err=True)
     reasons: dict[str, int] = {}
     for photo in report.photos:
         if photo.status == "skipped":

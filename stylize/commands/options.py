@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from stylize.settings import StyleSettings
 if TYPE_CHECKING:
     from stylize.pipeline import Stylizer
 
-__all__ = ["cache_folder", "open_stylizer", "settings_or_usage", "style_options"]
+__all__ = ["cache_folder", "open_stylizer", "settings_or_usage", "stop_on_terminate", "style_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -99,3 +101,14 @@ def open_stylizer(style: StyleSettings) -> Iterator[Stylizer]:
     stylizer = settings_or_usage(Stylizer, settings=style)
     with stylizer:
         yield stylizer
+
+
+@contextmanager
+def stop_on_terminate() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, so that a run ends as cleanly as with Ctrl-C."""
+    stop = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)

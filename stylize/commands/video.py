@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from stylize.commands.options import open_stylizer, settings_or_usage, style_options
+from stylize.commands.options import open_stylizer, settings_or_usage, stop_on_terminate, style_options
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["video"]
 
 
-class Rate(click.ParamType):
+class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """Frames a second: 25, 23.976 or 30000/1001."""
 
     name = "rate"
@@ -62,6 +61,7 @@ class Rate(click.ParamType):
 @click.pass_context
 def video(
     ctx: click.Context,
+    /,
     sources: tuple[str, ...],
     output: Path | None,
     jobs: int,
@@ -89,27 +89,22 @@ def video(
     values["segment_seconds"] = values.pop("segment")
     settings = settings_or_usage(VideoSettings, **values)
     tasks = settings_or_usage(find_tasks, sources=sources, output=output)
-    stop = threading.Event()
     with open_stylizer(style) as stylizer:
         if dry_run:
             _show_plans(tasks, stylizer, settings, json_)
             return
         quiet = ctx.obj["quiet"]
-        before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-        try:
-            with _Bars(len(tasks), quiet) as bars:
-                reports = run_tasks(
-                    tasks,
-                    lambda info: transform_for(stylizer, info, settings),
-                    settings,
-                    transform_key=stylizer.key,
-                    progress=bars.update,
-                    finished=lambda report: bars.say(_lines(report, quiet, json_)),
-                    stop=stop,
-                    jobs=jobs,
-                )
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        with stop_on_terminate() as stop, _Bars(quiet) as bars:
+            reports = run_tasks(
+                tasks,
+                lambda info: transform_for(stylizer, info, settings),
+                settings,
+                transform_key=stylizer.key,
+                progress=bars.update,
+                finished=lambda report: bars.say(_lines(report, quiet, json_)),
+                stop=stop,
+                jobs=jobs,
+            )
     if any(report.status in ("interrupted", "left") for report in reports):
         ctx.exit(130)
     ctx.exit(0 if all(report.status == "done" for report in reports) else 1)
@@ -151,8 +146,7 @@ def _lines(report: VideoReport, quiet: bool, json_: bool) -> list[tuple[str, boo
 class _Bars:
     """A progress bar of frames for the video that reported last."""
 
-    def __init__(self, count: int, quiet: bool) -> None:
-        self._count = count
+    def __init__(self, quiet: bool) -> None:
         self._bar: tqdm[Any] = tqdm(unit="frame", dynamic_ncols=True, disable=True if quiet else None)
         self._lock = threading.Lock()
         self._source: Path | None = None
