@@ -52,6 +52,10 @@ class Batch:
         return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
 
 
+MEMORY = 3_000_000_000
+"""Bytes of decoded images that are kept from one step to the next."""
+
+
 class PhotoArtDataset:
     """Random crops over a range of scales, flipped half of the time, with their pseudo-pairs.
 
@@ -68,12 +72,16 @@ class PhotoArtDataset:
         palettes = [PaletteMap.of(fit(read_rgb(p), PALETTE_SIDE)) for p in self.art]
         self.looks = LookPalettes(palettes, config.looks)
         self.look_of_art = [config.looks.index(self.looks.of_art(p)) for p in palettes]
+        self._photos: dict[Path, _Photo] = {}
+        self._arts: dict[Path, U8] = {}
+        self._room = MEMORY
 
     def sample(self, step: int, rows: slice = slice(None)) -> Batch:
         """The batch of a step, or some rows of it."""
         images = range(self.config.batch)[rows]
         a = [self._photo(self._rng(step, i, 0)) for i in images]
-        b = [self._art(self._rng(step, i, 1)) for i in images]
+        # The warm-up looks at pseudo-pairs alone.
+        b = [self._art(self._rng(step, i, 1)) for i in images if step >= self.config.warmup_steps]
         return Batch(
             real_A=_tensor([x[0] for x in a]),
             pair_A=_tensor([x[1] for x in a]),
@@ -125,27 +133,56 @@ class PhotoArtDataset:
         return flat
 
     def _photo(self, rng: np.random.Generator) -> tuple[U8, U8, int]:
-        path = self.photos[rng.integers(len(self.photos))]
-        photo = fit(read_rgb(path), LONG_SIDE)
-        flat = self.flat(path, photo)
+        photo = self._load_photo(self.photos[rng.integers(len(self.photos))])
         look = int(rng.integers(len(self.config.looks)))
         name = self.config.looks[look]
-        palette = self.looks.for_photo(name, PaletteMap.of(fit(photo, PALETTE_SIDE)))
-        window = _Window.draw(rng, photo.shape, self.config.crop, self.config.zoom)
+        palette = self.looks.for_photo(name, photo.palette)
+        window = _Window.draw(rng, photo.data.shape, self.config.crop, self.config.zoom)
         strength = (0.65, 0.65) if name == "auto" else (0.7, 0.8)
-        pair = palette.apply(window.cut(flat), rank=LightnessRank.of(flat), lightness=strength[0], chroma=strength[1])
-        return window.cut(photo), pair, look
+        pair = palette.apply(window.cut(photo.flat), rank=photo.rank, lightness=strength[0], chroma=strength[1])
+        return window.cut(photo.data), pair, look
+
+    def _load_photo(self, path: Path) -> _Photo:
+        """A decoded photo with what is measured on it; kept in memory while there is room."""
+        if (kept := self._photos.get(path)) is not None:
+            return kept
+        data = fit(read_rgb(path), LONG_SIDE)
+        flat = self.flat(path, data)
+        photo = _Photo(data, flat, PaletteMap.of(fit(data, PALETTE_SIDE)), LightnessRank.of(flat))
+        if self._room > 0:
+            self._room -= data.nbytes + flat.nbytes
+            self._photos[path] = photo
+        return photo
+
+    def _load_art(self, path: Path) -> U8:
+        if (kept := self._arts.get(path)) is not None:
+            return kept
+        art = fit(read_rgb(path), LONG_SIDE)
+        if self._room > 0:
+            self._room -= art.nbytes
+            self._arts[path] = art
+        return art
 
     def _art(self, rng: np.random.Generator) -> tuple[U8, int]:
         i = int(rng.integers(len(self.art)))
-        art = fit(read_rgb(self.art[i]), LONG_SIDE)
+        art = self._load_art(self.art[i])
         return _Window.draw(rng, art.shape, self.config.crop, self.config.zoom).cut(art), self.look_of_art[i]
 
     def _rng(self, step: int, image: int, domain: int) -> np.random.Generator:
         return np.random.default_rng((self.config.seed, step, image, domain))
 
     def _one_hot(self, looks: list[int]) -> Tensor:
-        return torch.nn.functional.one_hot(torch.tensor(looks), len(self.config.looks)).float()
+        return torch.nn.functional.one_hot(torch.tensor(looks, dtype=torch.long), len(self.config.looks)).float()
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """A photo, flattened, and its colours."""
+
+    data: U8
+    flat: U8
+    palette: PaletteMap
+    rank: LightnessRank
 
 
 @dataclass(frozen=True)
@@ -174,5 +211,7 @@ class _Window:
 
 
 def _tensor(images: list[U8]) -> Tensor:
+    if not images:
+        return torch.empty(0)
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     return stacked.float().div_(127.5).sub_(1.0)
