@@ -100,7 +100,7 @@ class Blend:
                     window.append(frame)
             window = [frame for frame in window if frame.index >= give - self.context]
             middle = next((frame for frame in window if frame.index == give), None)
-            if middle is None:
+            if middle is None or give >= wanted.stop:
                 return
             near = [frame.data.astype(np.uint16) for frame in window if abs(frame.index - give) <= self.context]
             data = (sum(near) // len(near)).astype(np.uint8)

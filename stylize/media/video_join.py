@@ -133,10 +133,13 @@ class segment_feed:
                 first += len(order)
 
 
-def _container_options(muxer: str, encoder: Encoder, time_base: Fraction) -> list[str]:
+def _container_options(muxer: str, encoder: Encoder, time_base: Fraction, kept: Sequence[StreamPlan]) -> list[str]:
     if muxer not in {"mp4", "mov"}:
         return []
-    options = ["-movflags", "+faststart+use_metadata_tags", "-video_track_timescale", str(timescale(time_base))]
+    # free-form tags and a cover exclude each other in ffmpeg's MP4 and MOV
+    cover = any(plan.stream.picture for plan in kept)
+    flags = "+faststart" if cover else "+faststart+use_metadata_tags"
+    options = ["-movflags", flags, "-video_track_timescale", str(timescale(time_base))]
     return options + (["-tag:v:0", encoder.tag] if encoder.tag else [])
 
 
@@ -185,9 +188,9 @@ def join_segments(
     )
     command = command_line(stream, before=["-copyts"])
     where = command.index("1", command.index("-map") + 2)  # the bare "-map 1" of the second input gives way
-    command[where - 1 : where + 1] = stream_arguments(kept, source=1)
+    command[where - 1 : where + 1] = stream_arguments(kept, source=1, muxer=muxer)
     command[-1:-1] = [
-        *_container_options(muxer, encoder, time_base),
+        *_container_options(muxer, encoder, time_base, kept),
         *_tags(info),
         *(["-copy_unknown"] if muxer == "mov" else []),
         *["-bsf:v:0", _durations(info, [ticks * time_base for ticks in pts[-2:]])],

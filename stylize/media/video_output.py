@@ -85,6 +85,10 @@ def plan_output(info: VideoInfo, target: Path, settings: VideoSettings) -> Outpu
         notes.append(
             f"sound and subtitles are left out: {'a GIF' if kind == 'gif' else 'a folder of pictures'} has none"
         )
+    if kind == "video" and any(plan.stream.picture and plan.action == "copy" for plan in streams):
+        odd = [name for name in info.metadata if name.startswith("com.")]
+        if odd and target.suffix.lower() in {".mp4", ".m4v", ".mov"}:
+            notes.append(f"tags left out, the container takes a cover or them: {', '.join(odd)}; .mkv takes both")
     if info.has_alpha:
         notes.append("transparency is left out: the output is opaque")
     if info.dynamic_range != "SDR":

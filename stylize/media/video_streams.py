@@ -62,7 +62,8 @@ def _plan(stream: StreamInfo, template: Any, muxer: str) -> StreamPlan:
     if stream.kind == "video" and not stream.picture:
         note = f"{name} left out: only one video stream is stylized"
         return StreamPlan(stream=stream, action="drop", encoder=(), note=note)
-    if template is not None and _holds(template, muxer):
+    held = template is not None and _holds(template, muxer)
+    if held and (stream.kind != "attachment" or muxer == "matroska"):  # others write the header and drop the content
         return StreamPlan(stream=stream, action="copy", encoder=(), note=None)
     encoder = _INSTEAD.get((stream.kind, muxer), ())
     if not encoder or not stream.codec or stream.codec in _PICTURE_SUBTITLES:
@@ -84,7 +85,21 @@ def _holds(template: Any, muxer: str) -> bool:
     return True
 
 
-def stream_arguments(plans: Iterable[StreamPlan], *, source: int) -> list[str]:
+_MAC_LANGUAGES = {
+    "deu": "ger",
+    "nld": "dut",
+    "ell": "gre",
+    "isl": "ice",
+    "zho": "chi",
+    "sqi": "alb",
+    "mkd": "mac",
+    "hye": "arm",
+    "kat": "geo",
+}
+"""Codes of ISO 639-2 that ffmpeg finds no Macintosh language for (QuickTime File Format), and their twins it does."""
+
+
+def stream_arguments(plans: Iterable[StreamPlan], *, source: int, muxer: str) -> list[str]:
     """ffmpeg's options that map and treat the streams of input number `source`, after one video stream."""
     arguments: list[str] = []
     number = 1
@@ -92,6 +107,8 @@ def stream_arguments(plans: Iterable[StreamPlan], *, source: int) -> list[str]:
         if plan.action == "drop":
             continue
         arguments += ["-map", f"{source}:{plan.stream.index}"]
+        if muxer == "mov" and plan.stream.language in _MAC_LANGUAGES:
+            arguments += [f"-metadata:s:{number}", f"language={_MAC_LANGUAGES[plan.stream.language]}"]
         if plan.action == "copy":
             arguments += [f"-c:{number}", "copy"]
         else:
