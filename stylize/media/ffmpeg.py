@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -90,31 +91,48 @@ def _examine(path: str) -> Ffmpeg:
     return Ffmpeg(path=path, version=release.group(1), encoders=encoders)
 
 
+_UNSPELLABLE: dict[str, str] = {}
+"""Stand-ins for names that are not UTF-8, which ffmpeg-python cannot take; `command_line` puts the names back."""
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def file_url(path: Path) -> str:
-    """`path` in the form in which ffmpeg takes it as a file whatever its name looks like."""
-    return f"file:{path}"
+    """`path` in the form in which ffmpeg takes it as a file whatever its name looks like; for `command_line`."""
+    url = f"file:{path}"
+    if _is_utf8(url):
+        return url
+    token = f"file:{hashlib.sha256(os.fsencode(url)).hexdigest()}"
+    _UNSPELLABLE[token] = url
+    return token
 
 
-def open_media(path: Path) -> Any:
-    """Open `path` for reading with PyAV, whatever characters its name has; the caller closes the container.
+@contextlib.contextmanager
+def open_media(path: Path) -> Iterator[Any]:
+    """Open `path` for reading with PyAV, whatever characters its name has.
 
     Raises:
         av.error.FFmpegError: what libavformat says; OSError if the file itself cannot be opened.
     """
     import av
 
-    url = file_url(path)
-    try:
-        url.encode("utf-8")
-    except UnicodeEncodeError:  # a name that is not UTF-8: PyAV cannot spell it, a file object needs no name
-        return av.open(path.open("rb"), metadata_errors="replace")
-    return av.open(url, metadata_errors="replace")
+    url = f"file:{path}"
+    if _is_utf8(url):
+        with av.open(url, metadata_errors="replace") as container:
+            yield container
+    else:  # PyAV cannot spell it; a file object needs no name
+        with path.open("rb") as file, av.open(file, metadata_errors="replace") as container:
+            yield container
 
 
 def stem_for(name: str, *, suffix: str = "", limit: int = 255) -> str:
     """A hidden file name for work on `name`, short enough for a file system that takes `limit` bytes."""
-    import hashlib
-
     plain = f".{name}{suffix}"
     if len(os.fsencode(plain)) <= limit:
         return plain
@@ -125,7 +143,7 @@ def command_line(
     stream: Any, *, extra: Sequence[str] = (), before: Sequence[str] = (), log: str = "level+warning"
 ) -> list[str]:
     """The argument list of an ffmpeg-python output `stream`; `extra` goes last before the output's name."""
-    arguments: list[str] = stream.compile(cmd=find_ffmpeg().path)
+    arguments = [_UNSPELLABLE.get(word, word) for word in stream.compile(cmd=find_ffmpeg().path)]
     arguments[-1:-1] = list(extra)
     arguments[1:1] = ["-hide_banner", "-nostdin", "-nostats", "-y", "-loglevel", log, *before]
     return arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -157,14 +158,16 @@ def probe_video(path: Path) -> VideoInfo:
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty")
-        container = open_media(path)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise InputError(_cannot_open(path, error)) from error
-    with container:
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                container = stack.enter_context(open_media(path))
+            except (av.error.FFmpegError, ValueError) as error:
+                raise InputError(_cannot_open(path, error)) from error
             return _describe(path, container)
-        except (av.error.FFmpegError, ValueError, OverflowError, ZeroDivisionError) as error:
-            raise InputError(f"{path} cannot be read as a video ({_reason(error)}): is it damaged?") from error
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read: check its permissions") from error
+    except (av.error.FFmpegError, OSError, ValueError, OverflowError, ZeroDivisionError) as error:
+        raise InputError(f"{path} cannot be read as a video ({_reason(error)}): is it damaged?") from error
 
 
 def _reason(error: Exception) -> str:
@@ -172,8 +175,6 @@ def _reason(error: Exception) -> str:
 
 
 def _cannot_open(path: Path, error: Exception) -> str:
-    if isinstance(error, PermissionError):
-        return f"{path} may not be read: check its permissions"
     with path.open("rb") as file:
         head = file.read(4096)
         file.seek(0)
