@@ -21,7 +21,7 @@ Kind = Literal["conv", "conv_transpose", "upsample", "norm", "relu", "leaky", "t
 SLOPE = 0.2
 """Of `leaky`, the ReLU behind layers without instance norm."""
 
-ARCHITECTURES = ("resnet9", "resnet9-skip", "light")
+ARCHITECTURES = ("resnet9", "resnet9-skip", "light", "cyclegan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,23 @@ class Op:
     """Of a convolution; the factor of `upsample`, `unshuffle` and `shuffle`."""
     pad: int = 0
     """Pixels of padding on each side, before a convolution."""
+    pad_end: int | None = None
+    """The same below and to the right where it differs; of `conv_transpose`, what is cut off there."""
     pad_mode: Literal["reflect", "constant"] = "reflect"
     bias: bool = True
     instance: bool = True
     """`norm` only: normalise by the statistics of the image; else scale and shift alone."""
     offset: int = 0
     """`norm` only: first place in the statistics vectors; it takes `cout` places."""
+    eps: float = 1e-5
+    """`norm` only: added to the variance."""
+    eps_outside: float = 0.0
+    """`norm` only: added to the deviation, the square root of that."""
+
+    @property
+    def pads(self) -> tuple[int, int]:
+        """Padding above and left, and below and right."""
+        return self.pad, self.pad if self.pad_end is None else self.pad_end
 
 
 @dataclass
@@ -98,6 +109,10 @@ class Program:
             raise ModelError(f"unknown architecture {architecture!r}; this version knows {', '.join(ARCHITECTURES)}")
         if architecture == "light":
             return _light(int(config["ngf"]), int(config["n_blocks"]))
+        if architecture == "cyclegan":
+            from engine.foreign_program import foreign_program
+
+            return foreign_program(config)
         return _resnet(
             ngf=int(config["ngf"]),
             blocks=int(config["n_blocks"]),
@@ -114,7 +129,7 @@ class Program:
         for op in self.ops:
             r, j = max(reach[i] for i in op.inputs), jump[op.inputs[0]]
             if op.kind == "conv":
-                r, j = r + (op.kernel // 2) * j, j * op.stride
+                r, j = r + max(op.pad, op.kernel - 1 - op.pad) * j, j * op.stride
             elif op.kind == "conv_transpose":
                 r, j = r + (op.kernel // 2) * j, j / op.stride
             elif op.kind == "unshuffle":

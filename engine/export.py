@@ -25,11 +25,10 @@ from engine.architecture import SLOPE, Op, Program
 from engine.errors import ModelError
 from engine.spec import ModelSpec, sha256
 
-__all__ = ["Weights", "export_model", "probe_graph", "read_checkpoint", "render_graph"]
+__all__ = ["Weights", "assert_precision", "export_model", "probe_graph", "read_checkpoint", "render_graph"]
 
 OPSET = 18
 BF16_OPSET = 22  # the first whose convolutions know bfloat16
-NORM_EPS = 1e-5
 CHECKPOINT_FORMAT = "firewatch-generator-1"
 PRECISIONS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
@@ -124,6 +123,17 @@ def probe_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -
         g.node("Concat", parts, name, axis=1)
         g.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, spec.norm_channels]))
     return g.model(f"{spec.name}-probe")
+
+
+def assert_precision(model: onnx.ModelProto, precision: str) -> None:
+    """ModelError unless every convolution's weights have the type of the precision.
+
+    A strongly typed network computes in the types of its graph, whatever the builder is told.
+    """
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose") and types.get(node.input[1]) != PRECISIONS[precision]:
+            raise ModelError(f"{node.name} of {model.graph.name} is not {precision}: export the checkpoint again")
 
 
 @dataclass
@@ -234,8 +244,14 @@ def _emit(g: _Graph, op: Op, names: Mapping[str, str]) -> str:
     """Any operation but `norm`."""
     x = names[op.inputs[0]]
     nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    before, after = op.pads
     # output_padding brings the size to exactly twice the input's.
-    transposed: dict[str, Any] = {"strides": [op.stride] * 2, "pads": [op.pad] * 4, "output_padding": [1, 1]}
+    rest = op.stride - op.kernel + before + after
+    transposed: dict[str, Any] = {
+        "strides": [op.stride] * 2,
+        "pads": [before, before, after, after],
+        "output_padding": [rest] * 2,
+    }
     emitters: dict[str, Callable[[], str]] = {
         "conv": lambda: _conv(g, op, x),
         "conv_transpose": lambda: g.node(
@@ -259,8 +275,9 @@ def _conv(g: _Graph, op: Op, x: str) -> str:
     if op.pad and op.pad_mode == "reflect":
         amounts = g.constant(f"pads_{op.pad}", [0, 0, op.pad, op.pad] * 2, np.int64)
         x = g.node("Pad", [x, amounts], mode="reflect")
-    elif op.pad:
-        pads = [op.pad] * 4
+    else:
+        before, after = op.pads
+        pads = [before, before, after, after]
     return g.node("Conv", [x, *_parameters(g, op)], kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=pads)
 
 
@@ -319,7 +336,9 @@ def _statistics(g: _Graph, op: Op, names: Mapping[str, str]) -> tuple[str, str]:
     variance = g.power(op, g.node("ReduceMean", [g.node("Mul", [centred, centred]), axes], keepdims=1), 2)
     mean = g.power(op, mean)
     flat = g.constant(f"flat_{op.cout}", [1, op.cout], np.int64)
-    deviation = g.node("Sqrt", [g.node("Add", [variance, g.constant("norm_eps", NORM_EPS)])])
+    deviation = g.node("Sqrt", [g.node("Add", [variance, g.number(op.eps)])])
+    if op.eps_outside:
+        deviation = g.node("Add", [deviation, g.number(op.eps_outside)])
     scale = g.node("Div", [gamma, g.node("Reshape", [deviation, flat])])
     shift = g.node("Sub", [beta, g.node("Mul", [g.node("Reshape", [mean, flat]), scale])])
     return scale, shift

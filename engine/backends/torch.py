@@ -12,7 +12,7 @@ import numpy as np
 from engine.architecture import SLOPE, Op
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
 from engine.errors import BackendError, OutOfMemoryError
-from engine.export import NORM_EPS, read_checkpoint
+from engine.export import read_checkpoint
 from engine.spec import F32, ModelSpec, NormStatistics
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class TorchBackend:
             scale, shift = weights @ self._weights[f"{op.weight}.gamma"], weights @ self._weights[f"{op.weight}.beta"]
             if op.instance:
                 variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
-                scale = scale * torch.rsqrt(variance + NORM_EPS)
+                scale = scale / (torch.sqrt(variance + op.eps) + op.eps_outside)
                 shift = shift - mean * scale
             scales.append(scale)
             shifts.append(shift)
@@ -154,9 +154,16 @@ def apply_op(op: Op, inputs: Sequence[Tensor], weights: Mapping[str, Tensor]) ->
     x = inputs[0]
     if op.kind == "conv_transpose":
         weight, bias = weights[f"{op.weight}.weight"], weights.get(f"{op.weight}.bias")
-        return F.conv_transpose2d(x, weight, bias, op.stride, op.pad, output_padding=1)
+        before, after = op.pads
+        rest = op.stride - op.kernel + before + after
+        if before == after:
+            return F.conv_transpose2d(x, weight, bias, op.stride, before, output_padding=rest)
+        whole = F.conv_transpose2d(x, weight, bias, op.stride)
+        height, width = (before + side * op.stride for side in x.shape[2:])
+        return whole[:, :, before:height, before:width]
     if op.kind == "conv":
-        padded = F.pad(x, (op.pad,) * 4, mode=op.pad_mode) if op.pad else x
+        before, after = op.pads
+        padded = F.pad(x, (before, after, before, after), mode=op.pad_mode) if before or after else x
         return F.conv2d(padded, weights[f"{op.weight}.weight"], weights.get(f"{op.weight}.bias"), op.stride)
     simple: dict[str, Callable[[], Tensor]] = {
         "upsample": lambda: F.interpolate(x, scale_factor=op.stride, mode="nearest"),
