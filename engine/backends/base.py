@@ -44,7 +44,11 @@ class BackendOptions:
     threads: int = 0
     """CPU threads; 0: all."""
     cache: Path | None = None
-    """Folder for compiled models; None: none are kept."""
+    """Folder for compiled models; None: none are kept, and TensorRT plans go to `engine.plan.default_cache`."""
+    plan: Path | None = None
+    """Plan folder for `tensorrt`; None: one that fits is taken from the cache, or built."""
+    graph: bool = True
+    """`torch` on CUDA: record the kernels of each shape once and replay them (CUDA graph)."""
 
 
 class Backend(Protocol):
@@ -105,22 +109,47 @@ def _torch(folder: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
     return TorchBackend(folder, spec, options)
 
 
+def _tensorrt(folder: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
+    from engine.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend(folder, spec, options)
+
+
 BACKENDS: dict[str, Callable[[Path, ModelSpec, BackendOptions], Backend]] = {
     "openvino": _openvino,
     "torch": _torch,
+    "tensorrt": _tensorrt,
 }
 
 
 def choose_backend() -> tuple[str, str]:
     """The backend that `auto` takes on this machine, and why, in words."""
+    refusal = _why_not_tensorrt()
+    if refusal is None:
+        return "tensorrt", "TensorRT and an NVIDIA GPU are there"
     if importlib.util.find_spec("torch") is not None:
         import torch
 
         if torch.cuda.is_available():
-            return "torch", f"CUDA device {torch.cuda.get_device_name()}"
+            return "torch", f"CUDA device {torch.cuda.get_device_name()}; not tensorrt: {refusal}"
         if torch.backends.mps.is_available():
             return "torch", "Apple GPU"
-    return "openvino", "no CUDA or Apple GPU found"
+    return "openvino", f"no torch with a CUDA or Apple GPU; not tensorrt: {refusal}"
+
+
+def _why_not_tensorrt() -> str | None:
+    """Why `tensorrt` cannot run here; None if it can."""
+    for package in ("tensorrt", "pycuda"):
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed"
+    from engine import tensorrt_api
+    from engine.backends.cuda import device_count
+
+    try:
+        tensorrt_api.load()
+        return None if device_count() else "no CUDA device"
+    except BackendError as error:
+        return str(error)
 
 
 def open_backend(folder: Path, *, name: str = "auto", options: BackendOptions | None = None) -> Backend:

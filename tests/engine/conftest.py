@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -46,3 +49,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for kind in CONFIGS:
         make_model(root / kind, kind)
     return {kind: root / kind for kind in CONFIGS}
+
+
+@pytest.fixture
+def doubles(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """tensorrt and pycuda replaced by doubles; their states are `.trt` and `.cuda`."""
+    import double_cuda
+    import double_tensorrt
+
+    from engine import tensorrt_api
+
+    package = ModuleType("pycuda")
+    package.driver = double_cuda.module()  # type: ignore[attr-defined]
+    for module in (package, package.driver, double_tensorrt.module()):
+        # find_spec looks for it.
+        module.__spec__ = ModuleSpec(module.__name__, None)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    double_cuda.state.reset()
+    double_tensorrt.state.reset()
+    tensorrt_api.logger.cache_clear()
+    tensorrt_api.recent_errors()
+    yield SimpleNamespace(cuda=double_cuda.state, trt=double_tensorrt.state, module=double_tensorrt.module)
+    tensorrt_api.logger.cache_clear()

@@ -1,0 +1,409 @@
+"""Backend `tensorrt`: NVIDIA GPUs, by plans that `build-engine` made.
+
+A frame is uploaded once; its tiles are cut, rendered and put together on the device.  Two lanes take
+turns, each with its own stream, execution context and buffers, so that one frame is copied while
+another is computed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine import tensorrt_api
+from engine.backends.base import BackendOptions, Tiles, check_statistics, check_tiles
+from engine.backends.cuda import CudaDevice, Stream, copy_rectangle
+from engine.errors import BackendError, OutOfMemoryError, PlanError
+from engine.plan import GRAPHS, PlanCache, PlanRecord, Shape, ShapeProfile
+from engine.spec import F32, ModelSpec, NormStatistics
+from engine.windows import Window, batches
+
+__all__ = ["TensorRtBackend"]
+
+log = logging.getLogger(__name__)
+
+Image = npt.NDArray[np.uint8]
+
+LANES = 2
+
+DEFAULT_TILE = (1088, 1920)
+"""Largest tile of a plan that is built on demand."""
+
+
+class TensorRtBackend:
+    """Runs the two plans of a model on one GPU.
+
+    Args:
+        folder: model folder.
+        spec: its descriptor.
+        options: device (`cuda:1`), precision, cache folder, plan folder.
+    """
+
+    name = "tensorrt"
+    depth = LANES
+
+    def __init__(self, folder: Path, spec: ModelSpec, options: BackendOptions) -> None:
+        self.folder, self.spec, self.options = folder, spec, options
+        self._stack = ExitStack()
+        self._lanes: list[_Lane] = []
+        self._busy: deque[tuple[_Lane, tuple[int, ...]]] = deque()
+        self._turn = 0
+
+    def __enter__(self) -> TensorRtBackend:
+        with ExitStack() as stack:
+            tensorrt_api.load()
+            self._device = stack.enter_context(CudaDevice(_gpu_number(self.options.device)))
+            self.plan, self.record = self._find_plan()
+            self._profile = self.record.config.profile
+            stack.callback(self._free)
+            with self._device.current():
+                self._runtime = tensorrt_api.started(tensorrt_api.load().Runtime, tensorrt_api.logger())
+                self._runtime.engine_host_code_allowed = self.record.config.version_compatible
+                self._engines = {graph: self._deserialized(graph) for graph in GRAPHS}
+                self._lanes = [_Lane(self._device, self._engines["render"]) for _ in range(LANES)]
+                self._probe = _Lane(self._device, self._engines["probe"])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _free(self) -> None:
+        """Contexts before engines before the runtime, all within the CUDA context."""
+        with self._device.current():
+            for lane in [*self._lanes, *([self._probe] if hasattr(self, "_probe") else [])]:
+                lane.free()
+            self._busy.clear()
+            self._lanes = []
+            self.__dict__.pop("_probe", None)
+            self._engines = {}
+            self._runtime = None
+
+    @property
+    def description(self) -> str:
+        """GPU, TensorRT's version and arithmetic."""
+        machine = self.record.machine
+        return f"TensorRT {machine.tensorrt} on {self._device.name}, {self.record.config.precision}"
+
+    @property
+    def largest_tile(self) -> tuple[int, int]:
+        """Height and width of the largest tile that the plan takes."""
+        return self._profile.max[1:]
+
+    def probe(self, view: Tiles, look: F32) -> NormStatistics:
+        """See `Backend.probe`."""
+        view = check_tiles(self.spec, view)
+        self._check_shape(ShapeProfile.of_probe(self.spec), view.shape)
+        lane, channels = self._probe, self.spec.norm_channels
+        with self._device.current():
+            shapes = {"view": view.shape, "look": (1, len(look))}
+            lane.prepare(shapes)
+            images = lane.input.reserve(view.nbytes)
+            look_at = lane.vectors.reserve(4 * len(look))
+            result = lane.output.reserve(8 * channels)
+            lane.upload(images, view.reshape(-1))
+            lane.upload(look_at, np.ascontiguousarray(look, np.float32).view(np.uint8))
+            addresses = {"view": images, "look": look_at, "scale": result, "shift": result + 4 * channels}
+            lane.execute(addresses, shapes)
+            both = lane.download(result, 8 * channels).view(np.float32)
+        return NormStatistics(scale=both[:channels].copy(), shift=both[channels:].copy())
+
+    def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
+        """See `Backend.render`."""
+        tiles = check_tiles(self.spec, tiles)
+        check_statistics(self.spec, statistics)
+        step = self._profile.max[0]
+        parts = [self._render_batch(tiles[i : i + step], statistics) for i in range(0, len(tiles), step)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _render_batch(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
+        self._check_shape(self._profile, tiles.shape)
+        lane = self._free_lane()
+        with self._device.current():
+            lane.reserve_frame(tiles.nbytes, self.spec.norm_channels)
+            lane.prepare({"tiles": tiles.shape})
+            lane.upload(lane.frame.reserve(0), tiles.reshape(-1))
+            lane.upload_statistics(statistics)
+            lane.render(lane.frame.reserve(0), lane.result.reserve(0), tiles.shape)
+            return lane.download(lane.result.reserve(0), tiles.nbytes).reshape(tiles.shape).copy()
+
+    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Window]) -> None:
+        """Queue one frame ``(H, W, 3)``; `collect` returns them in order.  At most `depth` at a time.
+
+        Raises:
+            OutOfMemoryError: for these windows; nothing was queued, smaller ones may do.
+            ValueError: the frame or a window is not what the network takes.
+        """
+        if len(self._busy) >= LANES:
+            raise ValueError(f"at most {LANES} frames at a time: collect one first")
+        frame = check_tiles(self.spec, frame[None])[0]
+        check_statistics(self.spec, statistics)
+        for window in windows:
+            self._check_shape(self._profile, (1, window.padded.height, window.padded.width, 3))
+        lane = self._free_lane()
+        with self._device.current():
+            groups = list(batches(windows, self._profile.max[0]))
+            lane.reserve_frame(frame.nbytes, self.spec.norm_channels)
+            lane.reserve_tiles(groups, frame.shape)
+            lane.upload(lane.frame.reserve(0), frame.reshape(-1))
+            lane.upload_statistics(statistics)
+            for group in groups:
+                lane.render_windows(group, frame.shape)
+            lane.start_download(lane.result.reserve(0), frame.nbytes)
+        self._busy.append((lane, frame.shape))
+
+    def collect(self) -> Image:
+        """The oldest frame that was submitted, stylized."""
+        lane, shape = self._busy.popleft()
+        with self._device.current():
+            return lane.finish_download().reshape(shape).copy()
+
+    def throughput(self, shape: Shape, repetitions: int = 20) -> float:
+        """Tiles of ``(N, H, W)`` that the engine alone renders in a second."""
+        lane = self._free_lane()
+        pixels = (*shape, 3)
+        with self._device.current():
+            lane.reserve_frame(int(np.prod(pixels)), self.spec.norm_channels)
+            lane.prepare({"tiles": pixels})
+            zeros = np.zeros(self.spec.norm_channels, np.float32)
+            lane.upload_statistics(NormStatistics(scale=zeros, shift=zeros))
+            times = []
+            for _ in range(repetitions + 3):
+                times.append(lane.stream.time())
+                lane.render(lane.frame.reserve(0), lane.result.reserve(0), pixels)
+            end = lane.stream.time()
+            seconds = Stream.elapsed(times[3], end) / repetitions
+            lane.synchronize()
+        return shape[0] / seconds
+
+    def _free_lane(self) -> _Lane:
+        busy = [lane for lane, _ in self._busy]
+        lane = next((lane for lane in self._lanes[self._turn :] + self._lanes if lane not in busy), None)
+        if lane is None:
+            raise ValueError(f"{len(busy)} frames are under way: collect one first")
+        self._turn = (self._lanes.index(lane) + 1) % LANES
+        return lane
+
+    def _check_shape(self, profile: ShapeProfile, shape: tuple[int, ...]) -> None:
+        if not profile.holds((shape[0], shape[1], shape[2])):
+            largest = "x".join(map(str, profile.max[1:]))
+            raise OutOfMemoryError(
+                f"the plan takes tiles of up to {largest} and batches of up to {profile.max[0]}, "
+                f"got {shape[1]}x{shape[2]} in a batch of {shape[0]}: choose a smaller --tile, "
+                f"or build-engine --tile {shape[1]}x{shape[2]} --batch {shape[0]}"
+            )
+
+    def _find_plan(self) -> tuple[Path, PlanRecord]:
+        from engine.builder import Builder, graph_hashes, onnx_graphs
+        from engine.plan import PlanConfig
+
+        machine = tensorrt_api.machine(self._device)
+        precision = "fp16" if self.options.precision == "auto" else self.options.precision
+        if self.options.plan is not None:
+            record = PlanRecord.load(self.options.plan)
+            reason = record.mismatch(machine)
+            if reason is None and dict(record.graphs) != graph_hashes(
+                onnx_graphs(self.folder, self.spec, record.config.precision)
+            ):
+                reason = f"was built from another model or version than {self.spec.name}"
+            if reason is not None:
+                raise PlanError(f"{self.options.plan} {reason}: {record.rebuild()}")
+            record.verify(self.options.plan)
+            return self.options.plan, record
+        cache = PlanCache(self.options.cache)
+        found = cache.find(graph_hashes(onnx_graphs(self.folder, self.spec, precision)), machine)
+        if found is not None:
+            found[1].verify(found[0])
+            return found
+        profile = ShapeProfile.of_tile(self.spec, *DEFAULT_TILE, 1)
+        log.warning("no plan of %s for %s yet: building one, once; this takes minutes", self.spec.name, machine)
+        builder = Builder(
+            self.folder, PlanConfig(profile=profile, precision=precision), cache=cache, gpu=self._device.index
+        )
+        return builder.build()
+
+    def _deserialized(self, graph: str) -> Any:
+        trt = tensorrt_api.load()
+        path = self.plan / f"{graph}.plan"
+        engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise PlanError(
+                f"{path} cannot be loaded ({tensorrt_api.recent_errors()}): {self.record.rebuild()} --force"
+            )
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        expected = {
+            "probe": {"view": "INPUT", "look": "INPUT", "scale": "OUTPUT", "shift": "OUTPUT"},
+            "render": {"tiles": "INPUT", "scale": "INPUT", "shift": "INPUT", "output": "OUTPUT"},
+        }[graph]
+        modes = {name: engine.get_tensor_mode(name) for name in names}
+        if modes != {name: getattr(trt.TensorIOMode, mode) for name, mode in expected.items()}:
+            raise PlanError(f"{path} has other inputs than {', '.join(expected)}: {self.record.rebuild()} --force")
+        for name in names:
+            image = name in ("view", "tiles", "output")
+            if engine.get_tensor_dtype(name) != (trt.DataType.UINT8 if image else trt.DataType.FLOAT):
+                raise PlanError(f"{path} has an input of another type ({name}): {self.record.rebuild()} --force")
+        return engine
+
+
+@dataclass(eq=False)
+class _Download:
+    """A copy to the host that is under way."""
+
+    pinned: Any
+    size: int
+
+
+class _Lane:
+    """A stream with an execution context and the buffers of one frame.
+
+    Activation memory follows the shapes at hand, so that smaller tiles need less of it.
+    """
+
+    def __init__(self, device: CudaDevice, engine: Any) -> None:
+        trt = tensorrt_api.load()
+        self.context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if self.context is None:
+            raise OutOfMemoryError(f"no memory for an execution context: {tensorrt_api.recent_errors()}")
+        self.stream = device.stream()
+        self.frame, self.result, self.input, self.output, self.vectors, self.scratch = (
+            device.buffer() for _ in range(6)
+        )
+        self._staging = [device.pinned() for _ in range(3)]  # two uploads and a download
+        self._uploads = 0
+        self._download: _Download | None = None
+
+    def free(self) -> None:
+        """Wait for queued work, then give everything back."""
+        self.stream.synchronize()
+        self.context = None
+        for buffer in (self.frame, self.result, self.input, self.output, self.vectors, self.scratch):
+            buffer.free()
+        for array in self._staging:
+            array.free()
+
+    def synchronize(self) -> None:
+        """Wait until all that was queued is done; the page-locked arrays are free again."""
+        self.stream.synchronize()
+        self._uploads = 0
+
+    def prepare(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Room for what lies between the layers; before anything is queued, so that it may fail."""
+        self._set_shapes(shapes)
+        self._reserve_scratch()
+
+    def upload(self, target: int, data: npt.NDArray[np.uint8]) -> None:
+        """Queue a copy by way of page-locked memory; at most two between synchronizations."""
+        pinned = self._staging[self._uploads].reserve(data.nbytes)
+        self._uploads += 1
+        np.copyto(pinned, data)
+        self.stream.upload(target, pinned)
+
+    def upload_statistics(self, statistics: NormStatistics) -> None:
+        """To `vectors`: scale, then shift."""
+        both = np.concatenate([statistics.scale, statistics.shift]).astype(np.float32, copy=False)
+        self.channels = len(statistics.scale)
+        self.upload(self.vectors.reserve(0), both.view(np.uint8))
+
+    def start_download(self, source: int, size: int) -> None:
+        """Queue a copy to page-locked memory."""
+        self._download = _Download(self._staging[2].reserve(size), size)
+        self.stream.download(self._download.pinned, source)
+
+    def finish_download(self) -> npt.NDArray[np.uint8]:
+        """Wait for it; the array is overwritten by the next one."""
+        assert self._download is not None
+        self.synchronize()
+        pinned, self._download = self._download.pinned, None
+        result: npt.NDArray[np.uint8] = pinned
+        return result
+
+    def download(self, source: int, size: int) -> npt.NDArray[np.uint8]:
+        """Copy to page-locked memory and wait; the array is overwritten by the next one."""
+        self.start_download(source, size)
+        return self.finish_download()
+
+    def reserve_frame(self, size: int, channels: int) -> None:
+        """Room for a frame, its result and its statistics."""
+        for buffer in (self.frame, self.result):
+            buffer.reserve(size)
+        self.vectors.reserve(8 * channels)
+
+    def reserve_tiles(self, groups: Sequence[Sequence[Window]], frame: tuple[int, ...]) -> None:
+        """Room for the tiles of every group, and for what lies between the layers."""
+        for group in groups:
+            tile = group[0].padded
+            shape = (len(group), tile.height, tile.width, 3)
+            if shape[1:] != frame:
+                self.input.reserve(int(np.prod(shape)))
+                self.output.reserve(int(np.prod(shape)))
+            self.prepare({"tiles": shape})
+
+    def render_windows(self, group: Sequence[Window], frame: tuple[int, ...]) -> None:
+        """Cut the tiles out of `frame`, render them, put what is kept into `result`."""
+        tile = group[0].padded
+        shape = (len(group), tile.height, tile.width, 3)
+        if shape[1:] == frame:
+            return self.render(self.frame.reserve(0), self.result.reserve(0), shape)
+        row, size = tile.width * 3, tile.width * tile.height * 3
+        images, pictures = self.input.reserve(0), self.output.reserve(0)
+        whole, result, pitch = self.frame.reserve(0), self.result.reserve(0), frame[1] * 3
+        for i, window in enumerate(group):
+            cut = whole + window.padded.top * pitch + window.padded.left * 3
+            copy_rectangle(self.stream, cut, pitch, images + i * size, row, width=row, height=tile.height)
+        self.render(images, pictures, shape)
+        for i, window in enumerate(group):
+            kept, padded = window.region, window.padded
+            inner = pictures + i * size + (kept.top - padded.top) * row + (kept.left - padded.left) * 3
+            place = result + kept.top * pitch + kept.left * 3
+            copy_rectangle(self.stream, inner, row, place, pitch, width=kept.width * 3, height=kept.height)
+        return None
+
+    def render(self, images: int, result: int, shape: tuple[int, ...]) -> None:
+        """Queue the render engine on tiles at a device address."""
+        vectors = self.vectors.reserve(0)
+        addresses = {"tiles": images, "scale": vectors, "shift": vectors + 4 * self.channels, "output": result}
+        self.execute(addresses, {"tiles": shape})
+
+    def execute(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
+        """Queue the engine."""
+        self._set_shapes(shapes)
+        self._reserve_scratch()
+        for name, address in addresses.items():
+            _check(self.context.set_tensor_address(name, address), f"the address of {name}")
+        _check(self.context.execute_async_v3(self.stream.handle), "the network")
+
+    def _set_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        for name, shape in shapes.items():
+            _check(self.context.set_input_shape(name, tuple(shape)), f"the shape {shape} of {name}")
+
+    def _reserve_scratch(self) -> None:
+        size = max(int(self.context.update_device_memory_size_for_shapes()), 1)
+        self.context.set_device_memory(self.scratch.reserve(size), self.scratch.size)
+
+
+def _check(accepted: bool, what: str) -> None:
+    if not accepted:
+        raise BackendError(f"TensorRT does not take {what}: {tensorrt_api.recent_errors()}")
+
+
+def _gpu_number(device: str | None) -> int:
+    """0 for None and `cuda`, 1 for `cuda:1`, `gpu:1` and `1`."""
+    text = (device or "0").lower()
+    for prefix in ("cuda:", "gpu:", "gpu.", "cuda", "gpu"):
+        if text.startswith(prefix):
+            text = text[len(prefix) :] or "0"
+            break
+    if not text.isdigit():
+        raise BackendError(f"tensorrt runs on a GPU, got device {device!r}: choose cuda:0, cuda:1, ...")
+    return int(text)
