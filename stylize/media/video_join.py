@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from stylize.errors import MediaError, StylizeError
@@ -23,7 +24,12 @@ from stylize.media.video_sink import sync_file, timescale
 from stylize.media.video_source import widen_pipe
 from stylize.media.video_streams import MUXERS, StreamPlan, stream_arguments
 
-__all__ = ["count_packets", "join_segments", "segment_feed"]
+__all__ = ["SegmentFeed", "count_packets", "feed_container", "join_segments", "last_duration"]
+
+
+def feed_container(encoder: Encoder) -> str:
+    """MOV for all codecs that it takes, MP4 for the others; for segments and for `SegmentFeed`."""
+    return "mp4" if encoder.codec in {"vp9", "av1", "av1_nvenc"} else "mov"
 
 
 def count_packets(path: Path) -> int:
@@ -37,7 +43,7 @@ def count_packets(path: Path) -> int:
         return 0
 
 
-def _packet_times(segments: Sequence[Path]) -> list[list[int]]:
+def _packet_ranks(segments: Sequence[Path]) -> list[list[int]]:
     """For each segment the presentation rank of each packet, in decoding order."""
     ranks = []
     for path in segments:
@@ -56,41 +62,99 @@ def _decoding_times(pts: Sequence[int], ranks: Sequence[Sequence[int]]) -> list[
     return [*early, *pts[: len(pts) - delay]] if delay < len(pts) else early[: len(pts)]
 
 
-class segment_feed:
-    """A readable pipe from which ffmpeg takes the joined video as NUT; a thread writes it."""
+class SegmentFeed:
+    """A pipe from which ffmpeg reads the joined video; a thread writes it.  A context manager.
 
-    def __init__(self, segments: Sequence[Path], pts: Sequence[int], time_base: Fraction) -> None:
-        """Describe the video: `pts` has the time of every frame of all segments, in ticks of `time_base`."""
+    It is fragmented MP4 or MOV, because that has exact decoding times and durations in it.  (NUT has neither:
+    its reader guesses them, and then ffmpeg moves presentation times to fit the guess.)
+    """
+
+    def __init__(
+        self, segments: Sequence[Path], pts: Sequence[int], *, time_base: Fraction, container: str, last: Fraction
+    ) -> None:
+        """Describe the video; nothing runs before ``with``.
+
+        Args:
+            segments: encoded files in order.
+            pts: time of every frame of all segments, in ticks of `time_base`.
+            time_base: seconds a tick.
+            container: "mov", or "mp4" for the codecs that MOV does not take.
+            last: how long the last frame is shown, seconds; an MP4 whose last frame lasts no time loses it.
+        """
         self._segments = segments
-        self._pts = pts
+        self._pts = list(pts)
         self._time_base = time_base
+        self._container = container
+        self._last = max(1, round(last / time_base))
         self.error: BaseException | None = None
         """What stopped the thread, None if all was written or ffmpeg stopped reading."""
+        self.shift = Fraction(0)
+        """Seconds that all times in the pipe are later than they should be, so that none is negative."""
 
-    def __enter__(self) -> int:
-        """Start the thread and return the pipe's reading end."""
-        self._read, write = os.pipe()
+    def __enter__(self) -> SegmentFeed:
+        """Read the segments' order and start the thread.
+
+        Raises:
+            MediaError: the segments do not hold as many frames as there are times.
+        """
+        ranks = _packet_ranks(self._segments)
+        held = sum(map(len, ranks))
+        if held != len(self._pts):
+            raise MediaError(f"the segments hold {held} frames, not {len(self._pts)}: run with --restart")
+        dts = _decoding_times(self._pts, ranks)
+        early = max(0, -dts[0])
+        self.shift = early * self._time_base
+        self.pipe, write = os.pipe()
         widen_pipe(write)
-        self._thread = threading.Thread(target=self._run, args=(write,), name="video-join", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(write, ranks, dts, early), name="video-join", daemon=True
+        )
         self._thread.start()
-        return self._read
+        return self
 
     def release(self) -> None:
         """Close our copy of the reading end once ffmpeg has it, so that its end is noticed."""
-        if self._read >= 0:
-            os.close(self._read)
-            self._read = -1
+        if self.pipe >= 0:
+            os.close(self.pipe)
+            self.pipe = -1
 
-    def __exit__(self, *_: object) -> None:
+    def wait(self, process: FfmpegProcess, stop: threading.Event | None) -> int:
+        """Wait for the ffmpeg that reads and return its exit code; end it if the feed fails or `stop` is set.
+
+        Raises:
+            KeyboardInterrupt: `stop` was set.
+            MediaError: the feed failed.
+        """
+        import subprocess
+
+        self.release()
+        while True:
+            try:
+                code = process.wait(0.1)
+                break
+            except subprocess.TimeoutExpired:
+                if stop is not None and stop.is_set():
+                    raise KeyboardInterrupt from None
+                if self.error is not None:  # the pipe may never end: nobody else will stop ffmpeg
+                    break
+        if self.error is None:
+            return code
+        if isinstance(self.error, StylizeError):
+            raise self.error
+        raise MediaError(f"joining the segments failed: {self.error}") from self.error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """End the thread."""
         self.release()
         self._thread.join()
 
-    def _run(self, write: int) -> None:
+    def _run(self, write: int, ranks: list[list[int]], dts: list[int], early: int) -> None:
         import av
 
         try:
-            self._write(write)
+            self._write(write, ranks, dts, early)
         except (av.error.BrokenPipeError, BrokenPipeError):
             pass
         except Exception as error:
@@ -98,39 +162,43 @@ class segment_feed:
         finally:
             os.close(write)
 
-    def _write(self, write: int) -> None:
+    def _write(self, write: int, ranks: list[list[int]], dts: list[int], early: int) -> None:
         import av
 
-        ranks = _packet_times(self._segments)
-        if sum(map(len, ranks)) != len(self._pts):
-            raise MediaError(
-                f"the segments hold {sum(map(len, ranks))} frames, not {len(self._pts)}: run with --restart"
-            )
-        # NUT takes no negative times; a shift by whole seconds is taken back by ffmpeg
-        dts = iter(_decoding_times(self._pts, ranks))
-        first = 0
+        options = {
+            "movflags": "frag_keyframe+empty_moov+default_base_moof",
+            "avoid_negative_ts": "disabled",
+            "video_track_timescale": str(timescale(self._time_base)),
+        }
         with contextlib.ExitStack() as stack:
             pipe: Any = None
             out: Any = None
-            extradata: bytes | None = None
-            for path, order in zip(self._segments, ranks, strict=True):
-                with open_media(path) as container:
-                    stream = container.streams.video[0]
-                    if pipe is None:
-                        pipe = stack.enter_context(av.open(f"pipe:{write}", "w", format="nut"))
-                        out = pipe.add_stream_from_template(stream)
-                        out.time_base = self._time_base
-                        extradata = stream.codec_context.extradata
-                    if stream.codec_context.extradata != extradata:
-                        raise MediaError(f"{path} was encoded in another way than the first: run with --restart")
-                    packets: Iterator[Any] = (packet for packet in container.demux(stream) if packet.size)
-                    for rank, packet in zip(order, packets, strict=True):
-                        packet.stream = out
-                        packet.time_base = self._time_base
-                        packet.pts = self._pts[first + rank]
-                        packet.dts = next(dts)
-                        pipe.mux(packet)
-                first += len(order)
+            for packet, stream, place, rank in self._packets(ranks):
+                if pipe is None:
+                    pipe = stack.enter_context(av.open(f"pipe:{write}", "w", format=self._container, options=options))
+                    out = pipe.add_stream_from_template(stream, opaque=True)
+                    out.time_base = self._time_base
+                packet.stream = out
+                packet.time_base = self._time_base
+                packet.pts = self._pts[rank] + early
+                packet.dts = dts[place] + early
+                packet.duration = dts[place + 1] - dts[place] if place + 1 < len(dts) else self._last
+                pipe.mux(packet)
+
+    def _packets(self, ranks: list[list[int]]) -> Iterator[tuple[Any, Any, int, int]]:
+        """Packets with their stream, place in decoding order and place in presentation order."""
+        first = 0
+        extradata: bytes | None = None
+        for path, order in zip(self._segments, ranks, strict=True):
+            with open_media(path) as container:
+                stream = container.streams.video[0]
+                if first and stream.codec_context.extradata != extradata:
+                    raise MediaError(f"{path} was encoded in another way than the first: run with --restart")
+                extradata = stream.codec_context.extradata
+                packets: Iterator[Any] = (packet for packet in container.demux(stream) if packet.size)
+                for place, (rank, packet) in enumerate(zip(order, packets, strict=True)):
+                    yield packet, stream, first + place, first + rank
+            first += len(order)
 
 
 def _container_options(muxer: str, encoder: Encoder, time_base: Fraction, kept: Sequence[StreamPlan]) -> list[str]:
@@ -175,51 +243,49 @@ def join_segments(
         MediaError: the streams do not fit together.
         OutputError: the disk is full or not writable.
     """
-    import ffmpeg
-
     muxer = MUXERS[suffix.lower()]
-    feed = segment_feed(segments, pts, time_base)
     kept = [plan for plan in plans if plan.action != "drop"]
-    video = ffmpeg.input("pipe:0", format="nut")
-    source_options: dict[str, Any] = {"itsoffset": f"{float(-info.origin):.6f}"} if info.origin else {}
-    source = ffmpeg.input(file_url(info.path), **source_options)
-    stream = ffmpeg.output(
-        video["v:0"], source, file_url(target), format=muxer, **{"c:v:0": "copy", "map_metadata": 1, "map_chapters": 1}
-    )
-    command = command_line(stream, before=["-copyts"])
-    where = command.index("1", command.index("-map") + 2)  # the bare "-map 1" of the second input gives way
-    command[where - 1 : where + 1] = stream_arguments(kept, source=1, muxer=muxer)
-    command[-1:-1] = [
-        *_container_options(muxer, encoder, time_base, kept),
-        *_tags(info),
-        *(["-copy_unknown"] if muxer == "mov" else []),
-        *["-bsf:v:0", _durations(info, [ticks * time_base for ticks in pts[-2:]])],
-        *["-max_interleave_delta", "0", "-max_muxing_queue_size", "4096", "-disposition:v:0", "default"],
-    ]
-    with feed as read, FfmpegProcess(command, stdin=read) as process:
-        feed.release()
-        code = _wait(process, stop)
-    if feed.error is not None and not isinstance(feed.error, StylizeError):
-        raise MediaError(f"joining the segments failed: {feed.error}") from feed.error
-    if feed.error is not None:
-        raise feed.error
+    last = last_duration(info, [ticks * time_base for ticks in pts[-2:]])
+    feed = SegmentFeed(segments, pts, time_base=time_base, container=feed_container(encoder), last=last)
+    with feed:
+        command = _join_command(feed, target, info, kept, muxer)
+        command[-1:-1] = [*_container_options(muxer, encoder, time_base, kept), *_tags(info)]
+        with FfmpegProcess(command, stdin=feed.pipe) as process:
+            code = feed.wait(process, stop)
     if code != 0:
         raise explain(process.complaints, "joining the segments failed")
     sync_file(target)
     return process.complaints
 
 
-def _durations(info: VideoInfo, last: Sequence[Fraction]) -> str:
-    """The bitstream filter that tells packets how long they last.
+def _join_command(
+    feed: SegmentFeed, target: Path, info: VideoInfo, kept: Sequence[StreamPlan], muxer: str
+) -> list[str]:
+    import ffmpeg
 
-    It matters for the last one alone: containers take the others' from the next time, but an MP4 whose last
-    frame lasts no time is cut off before it.
-    """
-    length = last[-1] - last[0] if len(last) > 1 else 1 / (info.nominal_rate or Fraction(25))
+    video = ffmpeg.input("pipe:0", format="mov")
+    source = ffmpeg.input(file_url(info.path), **({"itsoffset": f"{float(-info.origin):.6f}"} if info.origin else {}))
+    stream = ffmpeg.output(
+        video["v:0"], source, file_url(target), format=muxer, **{"c:v:0": "copy", "map_metadata": 1, "map_chapters": 1}
+    )
+    command = command_line(stream, before=["-copyts"])
+    where = command.index("1", command.index("-map") + 2)  # the bare "-map 1" of the second input gives way
+    command[where - 1 : where + 1] = stream_arguments(kept, source=1, muxer=muxer)
+    late = f"round({feed.shift.numerator}/{feed.shift.denominator}/TB)"
+    command[-1:-1] = ["-bsf:v:0", f"setts=pts=PTS-{late}:dts=DTS-{late}"]
+    command[-1:-1] = ["-disposition:v:0", "default", *(["-copy_unknown"] if muxer == "mov" else [])]
+    command[-1:-1] = ["-max_interleave_delta", "0", "-max_muxing_queue_size", "4096"]
+    return command
+
+
+def last_duration(info: VideoInfo, times: Sequence[Fraction]) -> Fraction:
+    """How long the last frame is shown: until the end that the source tells, else as long as the one before."""
+    length = times[-1] - times[-2] if len(times) > 1 else 1 / (info.nominal_rate or Fraction(25))
     if info.duration is not None:
-        told = (info.start or Fraction(0)) - info.origin + info.duration - last[-1]
-        length = told if length / 4 <= told <= 4 * length else length
-    return f"setts=duration=max(1\\,round({length.numerator}/{length.denominator}/TB))"
+        told = (info.start or Fraction(0)) - info.origin + info.duration - times[-1]
+        if length / 4 <= told <= 4 * length:
+            return told
+    return length
 
 
 def _tags(info: VideoInfo) -> list[str]:
@@ -231,14 +297,3 @@ def _tags(info: VideoInfo) -> list[str]:
     if info.stream.title:
         tags += ["-metadata:s:v:0", f"title={info.stream.title}"]
     return tags
-
-
-def _wait(process: FfmpegProcess, stop: threading.Event | None) -> int:
-    import subprocess
-
-    while True:
-        try:
-            return process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            if stop is not None and stop.is_set():
-                raise KeyboardInterrupt from None

@@ -14,7 +14,7 @@ from pathlib import Path
 from stylize.errors import OutputError
 from stylize.media.ffmpeg import FfmpegProcess, command_line, explain, file_url
 from stylize.media.video_codecs import Encoder, encoder_for
-from stylize.media.video_join import join_segments, segment_feed
+from stylize.media.video_join import SegmentFeed, feed_container, join_segments, last_duration
 from stylize.media.video_probe import VideoInfo
 from stylize.media.video_settings import VideoSettings, default_codec, output_kind
 from stylize.media.video_sink import VideoSink, sync_file
@@ -56,7 +56,7 @@ class OutputPlan:
             time_base=self.time_base,
             rate=self.rate,
             sample_aspect_ratio=self.info.sample_aspect_ratio,
-            container="image2" if images else "mp4" if self.encoder.codec in {"vp9", "av1", "av1_nvenc"} else "mov",
+            container="image2" if images else feed_container(self.encoder),
         )
 
     @property
@@ -168,7 +168,7 @@ def deliver(
     part = work / f"joined.part{plan.target.suffix.lower()}"
     complaints: list[str] = []
     if plan.kind == "gif":
-        _write_gif(segments, part, ticks=ticks, plan=plan, work=work)
+        _write_gif(segments, part, ticks=ticks, plan=plan, work=work, stop=stop)
     else:
         complaints = join_segments(
             segments,
@@ -194,25 +194,31 @@ def deliver(
     return complaints
 
 
-def _write_gif(segments: Sequence[Path], part: Path, *, ticks: Sequence[int], plan: OutputPlan, work: Path) -> None:
+def _write_gif(
+    segments: Sequence[Path],
+    part: Path,
+    *,
+    ticks: Sequence[int],
+    plan: OutputPlan,
+    work: Path,
+    stop: threading.Event | None,
+) -> None:
     """Two passes: one palette for the whole film, then the film (times are rounded to 1/100 s, as GIF has it)."""
     import ffmpeg
 
     palette = work / "palette.part.png"
-    first = ffmpeg.input("pipe:0", format="nut")["v:0"]
-    passes = [
-        ffmpeg.output(first, file_url(palette), vf="palettegen=stats_mode=full", update=1, format="image2"),
-        ffmpeg.filter(
-            [first, ffmpeg.input(file_url(palette))], "paletteuse", dither="sierra2_4a", diff_mode="rectangle"
-        ).output(file_url(part), format="gif", fps_mode="passthrough", loop=0),
-    ]
-    for stream in passes:
-        feed = segment_feed(segments, ticks, plan.time_base)
-        with feed as read, FfmpegProcess(command_line(stream, before=["-copyts"]), stdin=read) as process:
-            feed.release()
-            code = process.wait()
-        if feed.error is not None:
-            raise feed.error
+    last = last_duration(plan.info, [tick * plan.time_base for tick in ticks[-2:]])
+    for number in (1, 2):
+        feed = SegmentFeed(segments, ticks, time_base=plan.time_base, container=feed_container(plan.encoder), last=last)
+        with feed:
+            film = ffmpeg.input("pipe:0", format="mov", itsoffset=f"{float(-feed.shift):.6f}")["v:0"]
+            if number == 1:
+                stream = ffmpeg.output(film, file_url(palette), vf="palettegen", update=1, format="image2")
+            else:
+                dithered = ffmpeg.filter([film, ffmpeg.input(file_url(palette))], "paletteuse", diff_mode="rectangle")
+                stream = dithered.output(file_url(part), format="gif", fps_mode="passthrough", loop=0)
+            with FfmpegProcess(command_line(stream, before=["-copyts"]), stdin=feed.pipe) as process:
+                code = feed.wait(process, stop)
         if code != 0:
             raise explain(process.complaints, "writing the GIF failed")
     sync_file(part)
