@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from stylize.frame import Frame, Image
 from stylize.memory import default_tile
 from stylize.model_store import find_model
 from stylize.settings import BASE_SIDE, StyleSettings
-from stylize.temporal import SceneSignature, is_cut, mean_statistics, window_weights
+from stylize.temporal import CUT_CONTENT, SceneSignature, is_cut, mean_statistics, window_weights
 from stylize.tiling import TilePlan
 
 __all__ = ["Stylizer", "VideoStylizer"]
@@ -109,10 +109,18 @@ class Stylizer:
 
     def probe(self, image: Image, position: float = 0.0) -> NormStatistics:
         """Statistics of a picture, taken from a thumbnail of it."""
-        started = time.perf_counter()
+        return self.probe_view(self.view(image), position)
+
+    def view(self, image: Image) -> Image:
+        """The thumbnail of a picture that the probe is shown: a copy, RGB uint8 ``(h, w, 3)``."""
         height, width = image.shape[:2]
         scale = min(1.0, self.spec.probe_side / max(height, width))
         view = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        return view.copy() if view is image else view
+
+    def probe_view(self, view: Image, position: float = 0.0) -> NormStatistics:
+        """Statistics of a picture whose `view` was taken before."""
+        started = time.perf_counter()
         with self._turn:
             statistics = self.backend.probe(self._pad(view)[None], self.look_at(position))
         self.seconds["probe"] += time.perf_counter() - started
@@ -196,11 +204,16 @@ class _Seen:
     """A frame on its way through the window."""
 
     frame: Frame
+    data: Image | None
+    """Its picture, until it is rendered."""
     signature: SceneSignature
     change: float
     """From the frame before; 0 for the first that is seen."""
+    repeats: bool
+    """Whether it shows the very picture of the frame before."""
+    view: Image | None = None
+    """What the probe is shown, where it may be asked for."""
     statistics: NormStatistics | None = None
-    cut: bool = False
 
 
 PROBE_EVERY = 2
@@ -209,13 +222,21 @@ PROBE_EVERY = 2
 CUT_REACH = 2
 """Frames on either side that a cut has to stand out from."""
 
+REPEAT_RUN = 8
+"""A picture that stands still is rendered once in so many frames (at indices that this divides)."""
+
+
+NOTHING: Image = np.zeros((0, 0, 3), np.uint8)
+"""Stands for a picture that is no longer needed."""
+
 
 @dataclass(eq=False)
 class VideoStylizer:
     """`stylize.frame.FrameTransform` of a video: what `Stylizer.video` returns.
 
     The statistics of a frame are the weighted mean over the probed frames of its scene within
-    `radius`.  Which frames are probed depends on their index and on cuts alone.
+    `radius`.  Which frames are probed depends on their index and on cuts alone.  A frame that repeats
+    the one before takes over its result, up to `REPEAT_RUN` frames in a row.
     """
 
     stylizer: Stylizer
@@ -223,21 +244,30 @@ class VideoStylizer:
     """Frames before and after."""
     duration: float | None = None
     """Seconds of the whole video, for looks that change on the way."""
+    seconds: dict[str, float] = field(default_factory=lambda: {"probe": 0.0, "render": 0.0})
+    """Time spent in each graph for this video."""
     _window: deque[_Seen] = field(default_factory=deque, repr=False)
+    _last: tuple[int, Image] | None = field(default=None, repr=False)
+    """The frame that was rendered last, and its result."""
 
     @property
     def context(self) -> int:
         """Frames before and after a frame that its result depends on."""
-        return max(self.radius, PROBE_EVERY) + CUT_REACH + 1
+        return self._reach + CUT_REACH + REPEAT_RUN
+
+    @property
+    def _reach(self) -> int:
+        return max(self.radius, PROBE_EVERY)
 
     def __call__(self, frames: Iterable[Frame], wanted: range) -> Iterator[Frame]:
         """See `FrameTransform`."""
         window: deque[_Seen] = deque()
-        self._window = window
+        self._window, self._last = window, None
         waiting = wanted.start
+        ahead = self._reach + CUT_REACH + 1
         for frame in frames:
-            self._push(frame)
-            while waiting in wanted and frame.index >= waiting + self.context:
+            self._push(frame, shown=frame.index in wanted)
+            while waiting in wanted and frame.index >= waiting + ahead:
                 yield self._finish(waiting)
                 waiting += 1
                 while window and window[0].frame.index < waiting - self.context:
@@ -247,33 +277,53 @@ class VideoStylizer:
             yield self._finish(waiting)
             waiting += 1
         window.clear()
+        self._last = None
 
-    def _push(self, frame: Frame) -> None:
+    def _push(self, frame: Frame, shown: bool) -> None:
+        """Take a frame in: all that later frames need of it is small."""
         signature = SceneSignature.of(frame.data)
-        change = signature.change(self._window[-1].signature) if self._window else 0.0
-        self._window.append(_Seen(frame, signature, change))
+        before = self._window[-1] if self._window else None
+        change = signature.change(before.signature) if before else 0.0
+        repeats = before is not None and change == 0 and np.array_equal(frame.data, before.frame.data)
+        seen = _Seen(frame, frame.data if shown else None, signature, change, repeats)
+        if frame.index % PROBE_EVERY == 0 or change >= CUT_CONTENT:
+            seen.view = self.stylizer.view(frame.data)
+        if before:
+            before.frame = replace(before.frame, data=NOTHING)
+        self._window.append(seen)
 
     def _finish(self, index: int) -> Frame:
-        window = self._window
-        first = window[0].frame.index
+        seen = self._window[index - self._window[0].frame.index]
+        assert seen.data is not None
+        leader = self._leader(index)
+        if self._last is None or self._last[0] != leader:
+            statistics = self._statistics(leader)
+            started = time.perf_counter()
+            self._last = (leader, self.stylizer.render(seen.data, statistics))
+            self.seconds["render"] += time.perf_counter() - started
+        seen.data = None
+        return replace(seen.frame, data=self._last[1])
+
+    def _leader(self, index: int) -> int:
+        """The frame whose result frame `index` takes: itself, unless it repeats those before it."""
+        first = self._window[0].frame.index
+        while index > first and index % REPEAT_RUN and self._window[index - first].repeats:
+            index -= 1
+        return index
+
+    def _statistics(self, index: int) -> NormStatistics:
+        """What a frame is rendered with."""
+        window, first = self._window, self._window[0].frame.index
         scene = self._scene(index - first)
-        reach = max(self.radius, PROBE_EVERY)
-        near = [i for i in scene if abs(first + i - index) <= reach and self._is_probed(i, scene)]
-        for i in near:
-            if window[i].statistics is None:
-                window[i].statistics = self._probe(window[i].frame)
+        near = [i for i in scene if abs(first + i - index) <= self._reach and self._is_probed(i, scene)]
         distance = np.array([first + i - index for i in near])
-        weights = window_weights(distance, reach)
-        parts = [s for i in near if (s := window[i].statistics) is not None]
-        seen = window[index - first]
-        data = self.stylizer.render(seen.frame.data, mean_statistics(parts, list(weights)))
-        return Frame(data=data, index=index, pts=seen.frame.pts, duration=seen.frame.duration)
+        parts = [self._probed(window[i]) for i in near]
+        return mean_statistics(parts, list(window_weights(distance, self._reach)))
 
     def _scene(self, at: int) -> range:
         """Places in the window that belong to the scene of place `at`."""
         changes = [seen.change for seen in self._window]
-        reach = max(self.radius, PROBE_EVERY)
-        start, stop = max(0, at - reach), min(len(changes), at + reach + 1)
+        start, stop = max(0, at - self._reach), min(len(changes), at + self._reach + 1)
         for i in range(at, start, -1):
             if is_cut(changes, i, CUT_REACH):
                 start = i
@@ -290,9 +340,15 @@ class VideoStylizer:
         starts_scene = at == scene.start and is_cut([s.change for s in self._window], at, CUT_REACH)
         return index % PROBE_EVERY == 0 or starts_scene
 
-    def _probe(self, frame: Frame) -> NormStatistics:
-        position = float(frame.pts) / self.duration if self.duration else 0.0
-        return self.stylizer.probe(frame.data, position)
+    def _probed(self, seen: _Seen) -> NormStatistics:
+        """The frame's own statistics; taken at the first call."""
+        if seen.statistics is None:
+            assert seen.view is not None
+            started = time.perf_counter()
+            position = float(seen.frame.pts) / self.duration if self.duration else 0.0
+            seen.statistics, seen.view = self.stylizer.probe_view(seen.view, position), None
+            self.seconds["probe"] += time.perf_counter() - started
+        return seen.statistics
 
 
 def _resize(image: Image, height: int, width: int) -> Image:

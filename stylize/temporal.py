@@ -18,7 +18,7 @@ import numpy.typing as npt
 from engine.spec import NormStatistics
 from stylize.frame import Image
 
-__all__ = ["SceneSignature", "is_cut", "mean_statistics", "window_weights"]
+__all__ = ["CUT_CONTENT", "SceneSignature", "is_cut", "mean_statistics", "window_weights"]
 
 CUT_CONTENT = 27.0
 """Mean change of hue, saturation and value that can be a cut: the threshold of PySceneDetect's

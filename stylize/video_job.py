@@ -82,7 +82,8 @@ class VideoReport:
     fps: float = 0.0
     """Frames a second of this run."""
     split: dict[str, float] = field(default_factory=dict)
-    """Seconds spent in decode, transform, encode (these three overlap) and join."""
+    """Seconds spent in decode, transform, encode (these three overlap) and join; of the transform, in its
+    parts as far as it tells them (probe, render)."""
     warnings: list[str] = field(default_factory=list)
     """What the user should know: converted or dropped streams, guesses."""
     lost: list[str] = field(default_factory=list)
@@ -337,6 +338,7 @@ class _Job:
 
     def _note_split(self, source: VideoSource, clock: _Clock, writer: SegmentWriter) -> None:
         self.report.split = {"decode": source.waited, "transform": clock.seconds, "encode": writer.seconds}
+        self.report.split.update(getattr(self.transform, "seconds", {}))
 
     def _deliver(self, records: list[dict[str, Any]], end: dict[str, Any]) -> None:
         """Join, verify, rename; then say what there is to say."""

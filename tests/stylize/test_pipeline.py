@@ -1,3 +1,4 @@
+import weakref
 from fractions import Fraction
 
 import numpy as np
@@ -186,6 +187,59 @@ def test_smoothing_calms_statistics_but_not_across_a_cut(skip_model, moving):
         before = [f.data for f in stylizer.video(10)(moving[:12], range(12))]
         full = [f.data for f in stylizer.video(10)(moving, range(20))][:12]
     assert all(np.array_equal(a, b) for a, b in zip(before[:9], full[:9], strict=True))
+
+
+@pytest.fixture
+def halting(moving):
+    """The moving clip with stills in it: three, twenty and two frames long, one across the cut."""
+    order = [0, 1, 1, 1, 2, 3, *[4] * 20, 5, 6, 10, 11, 11, 12, 12, 13, 14, 15]
+    return clip([moving[i].data.copy() for i in order])
+
+
+def counted(stylizer, name):
+    calls = []
+    real = getattr(stylizer, name)
+    setattr(stylizer, name, lambda *args: calls.append(args) or real(*args))
+    return calls
+
+
+def test_repeated_frames_are_not_rendered_twice(skip_model, halting):
+    count = len(halting)
+    with open_with(skip_model, smoothing=0.3) as stylizer:
+        renders = counted(stylizer, "render")
+        video = stylizer.video(10)
+        out = list(video(iter(halting), range(count)))
+    assert [f.index for f in out] == list(range(count)) and [f.pts for f in out] == [f.pts for f in halting]
+    # Frame i is rendered unless it shows the picture of i - 1; every eighth one always is.
+    fresh = [i for i in range(count) if i % 8 == 0 or (halting[i].data != halting[i - 1].data).any()]
+    assert len(fresh) < count - 15
+    assert [args[0] is halting[i].data for args, i in zip(renders, fresh, strict=True)] == [True] * len(fresh)
+    for i in set(range(count)) - set(fresh):
+        assert np.array_equal(out[i].data, out[i - 1].data)
+
+
+def test_segments_that_begin_in_a_still_give_the_same_pictures(skip_model, halting):
+    count = len(halting)
+    with open_with(skip_model, smoothing=0.2) as stylizer:
+        whole = [f.data for f in stylizer.video(10)(halting, range(count))]
+        for start, stop in ((0, 2), (2, 3), (3, 13), (13, 26), (15, 16), (16, 17), (25, count), (31, count)):
+            video = stylizer.video(10)
+            lead = max(0, start - video.context)
+            part = video(iter(halting[lead : stop + video.context]), range(start, stop))
+            assert all(np.array_equal(a.data, b) for a, b in zip(part, whole[start:stop], strict=True)), start
+
+
+def test_no_picture_is_kept_longer_than_it_is_needed(skip_model, moving):
+    """Memory is bounded by the frames that a result has to look ahead to."""
+    frames = clip([moving[i % 12].data.copy() for i in range(60)])
+    alive = [weakref.ref(f.data) for f in frames]
+    most = 0
+    with open_with(skip_model, smoothing=0.3) as stylizer:
+        video = stylizer.video(10)
+        given = (frames.pop(0) for _ in range(60))
+        for _ in video(given, range(5, 60)):
+            most = max(most, sum(r() is not None for r in alive) - len(frames))
+    assert most <= video.radius + 5
 
 
 def test_a_still_video_is_still(skip_model, landscape):
