@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from stylize import __version__
+from stylize.config_file import CONFIGURED, load_defaults, show_environment
 
 __all__ = ["main", "stylize"]
 
@@ -20,6 +21,7 @@ COMMANDS = {
     "video": "Stylize videos: every frame at its own time, sound and subtitles kept.",
     "folder": "Stylize all photos of a folder and below.",
     "image": "Stylize one photo.",
+    "models": "List, show and import models; choose the usual one.",
 }
 """Name and summary; command NAME is `NAME` in `stylize.commands.NAME`."""
 
@@ -37,7 +39,7 @@ class LazyGroup(click.Group):
             return None
         command = getattr(importlib.import_module(f"stylize.commands.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
-        return command
+        return show_environment(command, f"STYLIZE_{cmd_name.upper()}")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the summaries from the table instead of importing every command."""
@@ -54,7 +56,17 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"{error.format_message()} Commands: {', '.join(COMMANDS)}.", ctx) from error
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "STYLIZE",
+    },
+    epilog="Every option of a command can also be set by the environment variable that a command's help names, or in stylize.toml "
+    "(docs/configuration.md). Completion, here for bash; zsh_source and fish_source likewise: "
+    'eval "$(_STYLIZE_COMPLETE=bash_source stylize)"',
+)
 @click.version_option(__version__, prog_name="stylize")
 @click.option("-v", "--verbose", count=True, help="Say more: -v what was chosen and why, -vv everything.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
@@ -72,6 +84,8 @@ def stylize(ctx: click.Context, verbose: int, quiet: bool, log_file: Path | None
         raise click.UsageError("choose -v or -q, not both")
     ctx.obj = {"quiet": quiet}
     _set_up_logging(-1 if quiet else verbose, log_file)
+    if ctx.invoked_subcommand in CONFIGURED:
+        ctx.default_map = load_defaults()
 
 
 def _set_up_logging(verbosity: int, log_file: Path | None) -> None:

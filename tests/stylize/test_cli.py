@@ -41,7 +41,7 @@ def test_help_shows_every_command():
 
 def test_unknown_commands_are_answered_with_those_there_are():
     done = run("vidoe", expect=2)
-    assert "Commands: video, folder, image" in done.stderr
+    assert "Commands: video, folder, image, " in done.stderr
 
 
 @pytest.mark.parametrize(
