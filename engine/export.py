@@ -59,8 +59,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, 
     return weights, config
 
 
-def export_model(checkpoint: Path, folder: Path, *, name: str | None = None) -> ModelSpec:
+def export_model(checkpoint: Path, folder: Path, *, name: str | None = None, default_look: str = "") -> ModelSpec:
     """Write a model folder: generator.safetensors, probe.onnx, render.onnx, spec.json.
+
+    Raises ModelError for a checkpoint that cannot be read or does not fit float16, ValueError for a
+    `default_look` that it does not have.
 
     Weights are stored in float16; the graphs compute in float32.  The three files hold the same
     numbers, so every backend renders the same picture.
@@ -75,7 +78,7 @@ def export_model(checkpoint: Path, folder: Path, *, name: str | None = None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": CHECKPOINT_FORMAT, "config": json.dumps(config)}
     save_file(rounded, folder / "generator.safetensors", metadata=metadata)
-    spec = ModelSpec(name=name or folder.name, config=config, looks=tuple(config["looks"]))
+    spec = ModelSpec(name=name or folder.name, config=config, looks=tuple(config["looks"]), default_look=default_look)
     _save(render_graph(spec, rounded), folder / "render.onnx")
     _save(probe_graph(spec, rounded), folder / "probe.onnx")
     files = ("generator.safetensors", "probe.onnx", "render.onnx")

@@ -59,13 +59,26 @@ class ModelSpec:
     config: Mapping[str, Any]
     """Generator config of the checkpoint; see `engine.architecture.Program.of`."""
     looks: tuple[str, ...]
-    """Names of the looks; the first is the default."""
+    """Names of the looks."""
+    default_look: str = ""
+    """The look that is taken when none is asked for; empty: the first."""
     probe_side: int = 512
     """Long side of the view that the probe is given, in pixels."""
     precision: str = "fp32"
     """Arithmetic of the graphs: fp32, fp16 or bf16 (statistics are always taken in float32)."""
     hashes: Mapping[str, str] | None = None
     """sha256 of each file of the model folder."""
+
+    def __post_init__(self) -> None:
+        if not self.looks:
+            raise ValueError("a model has at least one look")
+        if self.default_look and self.default_look not in self.looks:
+            raise ValueError(f"the default look {self.default_look!r} is none of {', '.join(self.looks)}")
+
+    @property
+    def usual_look(self) -> str:
+        """`default_look`, or the first of the looks."""
+        return self.default_look or self.looks[0]
 
     @cached_property
     def program(self) -> Program:

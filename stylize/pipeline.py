@@ -24,6 +24,7 @@ from engine.errors import OutOfMemoryError
 from engine.spec import F32, ModelSpec, NormStatistics, look_weights
 from stylize.frame import Frame, Image
 from stylize.memory import default_tile
+from stylize.model_choice import choose_model
 from stylize.model_store import find_model
 from stylize.settings import BASE_SIDE, StyleSettings
 from stylize.temporal import CUT_CONTENT, SceneSignature, is_cut, mean_statistics, window_weights
@@ -45,15 +46,18 @@ class Stylizer:
     Args:
         settings: see `StyleSettings`; single settings may be given by name instead.
         cache: folder for compiled models.
+        video: what model `auto` is to be chosen for.
 
     Raises ModelError or BackendError on entering, ValueError for a look that does not exist.
     """
 
-    def __init__(self, settings: StyleSettings | None = None, *, cache: Path | None = None, **values: object) -> None:
+    def __init__(
+        self, settings: StyleSettings | None = None, *, cache: Path | None = None, video: bool = False, **values: object
+    ) -> None:
         if settings is not None and values:
             raise ValueError("give either settings or single values, not both")
         self.settings = settings or StyleSettings(**values)  # type: ignore[arg-type]
-        self.folder = find_model(self.settings.model)
+        self.folder = find_model(choose_model(self.settings, video=video))
         options = BackendOptions(
             device=self.settings.device,
             precision=self.settings.precision,
@@ -65,7 +69,7 @@ class Stylizer:
         """Time spent in each graph since the stylizer was opened."""
         self._tile_limit: int | None = None
         self._turn = threading.Lock()  # one picture in the network at a time, whatever thread it comes from
-        start, _, end = (self.settings.look or self.spec.looks[0]).partition(":")
+        start, _, end = (self.settings.look or self.spec.usual_look).partition(":")
         self._looks = (look_weights(self.spec, start), look_weights(self.spec, end or start))
         if self.settings.tile:
             self._check_tile(self.settings.tile)

@@ -17,8 +17,8 @@ BASE_SIDE = 1920
 class StyleSettings:
     """Settings of the look and of the machinery behind it; ValueError says what is out of range."""
 
-    model: str = "full"
-    """Name of a model that comes with the program, or the path of a model folder."""
+    model: str = "auto"
+    """Name of a model, the path of a model folder, or `auto`: `light` for video on a CPU, else `full`."""
     backend: str = "auto"
     """`openvino`, `torch`, `tensorrt`, or `auto`."""
     device: str | None = None

@@ -23,8 +23,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
 
 STYLE: list[Callable[[Any], Any]] = [
-    click.option("--model", default="full", show_default=True, help="Model by name, or the path of a model folder."),
-    click.option("--look", help="Look by name, a mixture (dusk=0.7,night=0.3), or for video from:to. [default: auto]"),
+    click.option(
+        "--model",
+        default="auto",
+        show_default=True,
+        help="Model by name, or the path of a model folder; auto: light for video on a CPU, else full.",
+    ),
+    click.option(
+        "--look", help="Look by name, a mixture (dusk=0.7,night=0.3), or for video from:to.  [default: the model's]"
+    ),
     click.option(
         "--strength", type=float, default=1.0, show_default=True, help="0 leaves the picture, 1 is full style."
     ),
@@ -94,11 +101,11 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def open_stylizer(style: StyleSettings) -> Iterator[Stylizer]:
+def open_stylizer(style: StyleSettings, *, video: bool = False) -> Iterator[Stylizer]:
     """An entered stylizer; an unknown look or a tile that is too small is a usage error."""
     from stylize.pipeline import Stylizer
 
-    stylizer = settings_or_usage(Stylizer, settings=style)
+    stylizer = settings_or_usage(Stylizer, settings=style, video=video)
     with stylizer:
         yield stylizer
 

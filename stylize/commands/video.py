@@ -89,7 +89,7 @@ def video(
     values["segment_seconds"] = values.pop("segment")
     settings = settings_or_usage(VideoSettings, **values)
     tasks = settings_or_usage(find_tasks, sources=sources, output=output)
-    with open_stylizer(style) as stylizer:
+    with open_stylizer(style, video=True) as stylizer:
         if dry_run:
             _show_plans(tasks, stylizer, settings, json_)
             return
