@@ -89,7 +89,7 @@ class SegmentFeed:
         self.error: BaseException | None = None
         """What stopped the thread, None if all was written or ffmpeg stopped reading."""
         self.shift = Fraction(0)
-        """Seconds that all times in the pipe are later than they should be, so that none is negative."""
+        """Seconds that all times in the pipe are later than they should be: its first decoding time is always 0."""
 
     def __enter__(self) -> SegmentFeed:
         """Read the segments' order and start the thread.
@@ -102,7 +102,7 @@ class SegmentFeed:
         if held != len(self._pts):
             raise MediaError(f"the segments hold {held} frames, not {len(self._pts)}: run with --restart")
         dts = _decoding_times(self._pts, ranks)
-        early = max(0, -dts[0])
+        early = -dts[0]
         self.shift = early * self._time_base
         self.pipe, write = os.pipe()
         widen_pipe(write)

@@ -144,6 +144,22 @@ def _same_offsets(source, target):
         assert abs(before - after) <= Fraction(1, 24)
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize("out", ["mp4", "mkv"])
+def test_reordered_frames_in_many_segments_keep_uneven_times(tmp_path, codec, out):
+    extra = ("-enc_time_base", "1/90000", "-output_ts_offset", "0.48")
+    source = make_clip(tmp_path / "in.mp4", frames=50, filters=VFR, extra=extra, audio=SOUND["stereo"])
+    target = tmp_path / f"out.{out}"
+    stylized(source, target, codec=codec, preset="medium", segment_seconds=Fraction(1, 3), verify=True)
+    before, after = decode(source), decode(target)
+    assert before.times[0] > Fraction(4, 10)
+    tick = Fraction(1, 1000) if out == "mkv" else 0
+    assert all(abs(a - b) <= tick for a, b in zip(after.times, before.times, strict=True))
+    for got, wanted in zip(after.pictures, before.pictures, strict=True):
+        assert np.abs(got.mean(axis=2) - wanted.mean(axis=2)).mean() < 12
+    _same_offsets(source, target)
+
+
 def test_the_rows_are_few_and_cover_every_value():
     assert len(ROWS) < 60
     for place, values in enumerate([HOLDS, CODECS, None, RATES, TURNS, SOUND, OUT]):
