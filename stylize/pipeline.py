@@ -22,7 +22,8 @@ import numpy as np
 from engine.backends.base import Backend, BackendOptions, open_backend
 from engine.errors import OutOfMemoryError
 from engine.spec import F32, ModelSpec, NormStatistics, look_weights
-from stylize.frame import Frame, Image
+from stylize.flow import FlowFilter
+from stylize.frame import Frame, FrameTransform, Image
 from stylize.memory import default_tile
 from stylize.model_choice import choose_model
 from stylize.model_store import find_model
@@ -100,10 +101,12 @@ class Stylizer:
             return image.copy()
         return self.render(image, self.probe(image))
 
-    def video(self, rate: Fraction | float, duration: Fraction | float | None = None) -> VideoStylizer:
+    def video(self, rate: Fraction | float, duration: Fraction | float | None = None) -> FrameTransform:
         """A frame transform for a video of `rate` frames a second and `duration` seconds."""
         radius = round(self.settings.smoothing * float(rate))
-        return VideoStylizer(stylizer=self, radius=radius, duration=None if duration is None else float(duration))
+        length = None if duration is None else float(duration)
+        stylized = VideoStylizer(stylizer=self, radius=radius, duration=length)
+        return FlowFilter(stylized, self.settings.stabilize) if self.settings.stabilize else stylized
 
     def look_at(self, position: float) -> F32:
         """Look weights ``(K,)`` at a position 0..1 of a video."""

@@ -42,8 +42,11 @@ class StyleSettings:
     smoothing: float = 0.5
     """Video: seconds before and after a frame over which its statistics are averaged; 0: none."""
 
+    stabilize: float = 0.0
+    """Video: weight 0..1 of the flow-guided filter (`stylize.flow`), against flicker that smoothing leaves."""
+
     def __post_init__(self) -> None:
-        for name in ("strength", "keep_color"):
+        for name in ("strength", "keep_color", "stabilize"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name.replace('_', '-')} lies between 0 and 1, got {getattr(self, name)}")
         if not 0.0 <= self.detail <= 16.0:

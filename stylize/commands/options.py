@@ -59,16 +59,27 @@ STYLE: list[Callable[[Any], Any]] = [
 ]
 
 
-def style_options(smoothing: bool = False) -> Callable[[Command], Command]:
-    """Add the options of `StyleSettings`; the command receives them as ``style``."""
-    extra = click.option(
+TEMPORAL: list[Callable[[Any], Any]] = [
+    click.option(
         "--smoothing",
         type=float,
         default=0.5,
         show_default=True,
         help="Seconds over which the toning is averaged, before and after each frame; 0: none.",
-    )
-    options = [*STYLE, extra] if smoothing else STYLE
+    ),
+    click.option(
+        "--stabilize",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="Weight 0..1 of the flow-guided filter against the flicker that is left.",
+    ),
+]
+
+
+def style_options(smoothing: bool = False) -> Callable[[Command], Command]:
+    """Add the options of `StyleSettings`; the command receives them as ``style``."""
+    options = [*STYLE, *TEMPORAL] if smoothing else STYLE
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
