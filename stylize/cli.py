@@ -21,6 +21,8 @@ COMMANDS = {
     "video": "Stylize videos: every frame at its own time, sound and subtitles kept.",
     "folder": "Stylize all photos of a folder and below.",
     "image": "Stylize one photo.",
+    "preview": "See a few frames, or a grid of looks and settings, before a long run.",
+    "doctor": "Check the installation and say how to mend it.",
     "models": "List, show and import models; choose the usual one.",
 }
 """Name and summary; command NAME is `NAME` in `stylize.commands.NAME`."""

@@ -34,7 +34,7 @@ __all__ = [
 
 FILE_NAME = "stylize.toml"
 
-CONFIGURED = ("video", "folder", "image")
+CONFIGURED = ("video", "folder", "image", "preview")
 """Commands whose options may stand in the file."""
 
 

@@ -6,6 +6,7 @@ are smoothed over time.  Reading and writing files is done elsewhere (`stylize.m
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -70,8 +72,7 @@ class Stylizer:
         """Time spent in each graph since the stylizer was opened."""
         self._tile_limit: int | None = None
         self._turn = threading.Lock()  # one picture in the network at a time, whatever thread it comes from
-        start, _, end = (self.settings.look or self.spec.usual_look).partition(":")
-        self._looks = (look_weights(self.spec, start), look_weights(self.spec, end or start))
+        self._looks = self._look_ends()
         if self.settings.tile:
             self._check_tile(self.settings.tile)
 
@@ -79,6 +80,20 @@ class Stylizer:
     def spec(self) -> ModelSpec:
         """The model's descriptor."""
         return self.backend.spec
+
+    def _look_ends(self) -> tuple[F32, F32]:
+        start, _, end = (self.settings.look or self.spec.usual_look).partition(":")
+        return look_weights(self.spec, start), look_weights(self.spec, end or start)
+
+    def restyled(self, **values: Any) -> Stylizer:
+        """The same opened model under other settings of the look; to be used while this one is open.
+
+        Raises ValueError for what `StyleSettings` or the model does not have.
+        """
+        other = copy.copy(self)
+        other.settings = replace(self.settings, **values)
+        other._looks = other._look_ends()
+        return other
 
     @property
     def key(self) -> str:
@@ -143,7 +158,7 @@ class Stylizer:
         work = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
         with self._turn:
             fake = self._render_tiles(self._pad(work), statistics)[: work.shape[0], : work.shape[1]]
-        out = self._mix(image, _resize(fake, height, width))
+        out = self.mix(image, _resize(fake, height, width))
         self.seconds["render"] += time.perf_counter() - started
         return out
 
@@ -195,8 +210,8 @@ class Stylizer:
                 f"a tile of {side} pixels is smaller than twice the halo of {self.spec.halo}: choose {least} or more"
             )
 
-    def _mix(self, image: Image, fake: Image) -> Image:
-        """Strength and kept colour, in CIE Lab."""
+    def mix(self, image: Image, fake: Image) -> Image:
+        """A picture with its stylization, RGB uint8 of one size: strength and kept colour, in CIE Lab."""
         strength, keep = self.settings.strength, self.settings.keep_color
         if strength == 1 and keep == 0:
             return np.ascontiguousarray(fake)

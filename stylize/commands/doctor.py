@@ -1,0 +1,39 @@
+"""``stylize doctor``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+__all__ = ["doctor"]
+
+MARKS = {"ok": "ok     ", "missing": "missing", "fault": "FAULT  "}
+
+
+@click.command()
+@click.option("--json", "json_", is_flag=True, help="Print the findings as JSON.")
+@click.option("--self-test/--no-self-test", default=True, show_default=True, help="Render for two seconds a backend.")
+@click.pass_context
+def doctor(ctx: click.Context, json_: bool, self_test: bool) -> None:
+    """Check the installation: programs, devices, models, speed; and say how to mend what is amiss.
+
+    What is missing but not needed is no fault.  Exit codes: 0 ready for work, 1 something needed is broken.
+    """
+    from stylize.doctor import examine
+
+    checks = []
+    for check in examine(self_test=self_test):
+        checks.append(check)
+        if not json_:
+            click.echo(f"{MARKS[check.status]}  {check.group}: {check.name}  {check.detail}")
+            if check.fix:
+                click.echo(f"         -> {check.fix}")
+    faults = [check for check in checks if check.status == "fault"]
+    if json_:
+        click.echo(json.dumps({"ready": not faults, "checks": [check.as_dict() for check in checks]}, indent=2))
+    elif faults:
+        click.echo(f"{len(faults)} fault{'s' * (len(faults) != 1)}: see the lines with -> above.")
+    else:
+        click.echo("Ready.")
+    ctx.exit(1 if faults else 0)

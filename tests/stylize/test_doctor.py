@@ -1,0 +1,73 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from program import Program
+
+import stylize.doctor
+from engine.errors import BackendError
+from stylize.doctor import examine
+from stylize.errors import ToolError
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch, capsys, skip_model):
+    """One model of the user's, no others, and next to no waiting."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine").symlink_to(skip_model)
+    monkeypatch.setenv("STYLIZE_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("FIREWATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("stylize.model_store.SHIPPED", tmp_path / "none")
+    monkeypatch.setattr(stylize.doctor, "SELF_TEST_SECONDS", 0.01)
+    return Program(monkeypatch, capsys)
+
+
+def test_a_whole_installation_is_ready(program):
+    report = json.loads(program("doctor", "--json").out)
+    found = {(check["group"], check["name"]): check for check in report["checks"]}
+    assert report["ready"] and found["models", "mine"]["status"] == "ok"
+    assert found["ffmpeg", "ffmpeg"]["status"] == "ok" and "libx264" in found["ffmpeg", "encoders"]["detail"]
+    assert found["OpenVINO", "CPU"]["status"] == "ok"
+    assert "fps at 1080p" in found["self-test", "openvino"]["detail"]
+    assert found["self-test", "torch"]["status"] == "ok"
+    for check in report["checks"]:
+        assert check["status"] in ("ok", "missing") and "\n" not in check["detail"]
+    assert all(c["fix"] for c in report["checks"] if c["status"] == "missing" and c["group"] != "self-test")
+
+
+def test_every_fault_comes_with_a_remedy_and_stops_nothing(program, tmp_path, monkeypatch):
+    def no_ffmpeg():
+        raise ToolError("no usable ffmpeg was found: pip install imageio-ffmpeg")
+
+    def broken(*_, **__):
+        raise BackendError("OpenVINO failed")
+
+    monkeypatch.setattr("stylize.media.ffmpeg.find_ffmpeg", no_ffmpeg)
+    monkeypatch.setattr("engine.backends.base.open_backend", broken)
+    monkeypatch.setattr(stylize.doctor, "_version", lambda name: None)
+    done = program("doctor", expect=1)
+    assert "FAULT    ffmpeg: ffmpeg" in done.out and "-> pip install imageio-ffmpeg" in done.out
+    assert "-> pip install openvino" in done.out and "OpenVINO failed" in done.out and "faults" in done.out
+    assert "pip install 'firewatch-stylizer[tensorrt]'" in done.out
+
+
+def test_a_damaged_model_and_no_model_are_faults(program, tmp_path):
+    (tmp_path / "models" / "mine").unlink()
+    assert [c.name for c in examine(self_test=False) if c.status == "fault"] == ["models"]
+    (tmp_path / "models" / "bad").mkdir()
+    (tmp_path / "models" / "bad" / "spec.json").write_text("{}")
+    (fault,) = (c for c in examine(self_test=False) if c.status == "fault")
+    assert fault.name == "bad" and "import it again" in fault.fix
+
+
+def test_an_unforeseen_error_is_a_finding(program, monkeypatch):
+    def explode():
+        raise RuntimeError("driver went\naway")
+
+    monkeypatch.setattr(stylize.doctor, "_openvino", explode)
+    faults = [c for c in examine(self_test=False) if c.status == "fault"]
+    assert [c.detail for c in faults] == ["RuntimeError: driver went away"]
