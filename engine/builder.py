@@ -141,25 +141,25 @@ class Builder:
 
     def _serialized(self, graph: str, profile: ShapeProfile, device: CudaDevice) -> bytes:
         trt = tensorrt_api.load()
-        builder = tensorrt_api.started(trt.Builder, tensorrt_api.logger())
+        trt_builder = tensorrt_api.started(trt.Builder, tensorrt_api.logger())
         # In 11.x every network is strongly typed and the flag is ignored.
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        network = trt_builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = tensorrt_api.started(trt.OnnxParser, network, tensorrt_api.logger())
         if not parser.parse(self.graphs[graph]):
             raise PlanError(f"TensorRT does not take the {graph} graph: {_parser_errors(parser)}")
         _assert_types(trt, network, self.config.precision)
-        config = self._builder_config(trt, builder, device)
-        shapes = builder.create_optimization_profile()
+        settings = self._builder_config(trt, trt_builder, device)
+        allowed = trt_builder.create_optimization_profile()
         image = "view" if graph == "probe" else "tiles"
-        shapes.set_shape(image, (*profile.min, 3), (*profile.opt, 3), (*profile.max, 3))
-        config.add_optimization_profile(shapes)
+        allowed.set_shape(image, (*profile.min, 3), (*profile.opt, 3), (*profile.max, 3))
+        settings.add_optimization_profile(allowed)
         monitor = _monitor(trt, graph, self.progress, self._cancelled)
-        config.progress_monitor = monitor
-        timings = self._read_timings(config, device)
+        settings.progress_monitor = monitor
+        timings = self._read_timings(settings, device)  # must live until the plan is built
 
         def work() -> Any:
             with device.current():  # of the thread that builds
-                return builder.build_serialized_network(network, config)
+                return trt_builder.build_serialized_network(network, settings)
 
         plan = _in_thread(work, self.cancel)
         if self._cancelled.is_set():
@@ -171,42 +171,41 @@ class Builder:
                     f"too little GPU memory for the build ({reason}): choose a smaller --tile, --batch or --workspace"
                 )
             raise PlanError(f"TensorRT cannot build the {graph} plan: {reason}")
-        self._write_timings(config, timings)
+        self._write_timings(timings, self._timings_path(device))
         return bytes(plan)
 
-    def _builder_config(self, trt: Any, builder: Any, device: CudaDevice) -> Any:
-        config = builder.create_builder_config()
+    def _builder_config(self, trt: Any, trt_builder: Any, device: CudaDevice) -> Any:
+        settings = trt_builder.create_builder_config()
         free, _ = device.memory()
         if self.config.workspace > free:
             log.warning("only %.1f GiB of GPU memory are free: the workspace is limited to that", free / 2**30)
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, min(self.config.workspace, free))
-        config.builder_optimization_level = self.config.optimization_level
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for build-engine inspect
+        settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, min(self.config.workspace, free))
+        settings.builder_optimization_level = self.config.optimization_level
+        settings.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for build-engine inspect
         if self.config.precision == "fp32":
-            config.clear_flag(trt.BuilderFlag.TF32)
+            settings.clear_flag(trt.BuilderFlag.TF32)
         if self.config.hardware_compatible:
-            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+            settings.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
         if self.config.version_compatible:
-            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-        return config
+            settings.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        return settings
 
     def _timings_path(self, device: CudaDevice) -> Path:
         version = tensorrt_api.load().__version__
         name = "".join(c if c.isalnum() else "-" for c in f"{device.name}-{version}")
         return self.timing_cache or self.cache.root / "timings" / f"{name}.bin"
 
-    def _read_timings(self, config: Any, device: CudaDevice) -> Path:
+    def _read_timings(self, settings: Any, device: CudaDevice) -> Any:
+        """The timings of earlier builds, handed to the builder's settings."""
         path = self._timings_path(device)
-        timings = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-        if timings is None or not config.set_timing_cache(timings, False):
+        timings = settings.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+        if timings is None or not settings.set_timing_cache(timings, False):
             log.warning("%s was made by another GPU or TensorRT: it is written anew", path)
-            config.set_timing_cache(config.create_timing_cache(b""), False)
-        return path
+            timings = settings.create_timing_cache(b"")
+            settings.set_timing_cache(timings, False)
+        return timings
 
-    def _write_timings(self, config: Any, path: Path) -> None:
-        timings = config.get_timing_cache()
-        if timings is None:
-            return
+    def _write_timings(self, timings: Any, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f"{path.name}.part")
@@ -248,8 +247,8 @@ def _parser_errors(parser: Any) -> str:
     """The parser's complaints with the nodes that they are about."""
     lines = []
     for i in range(parser.num_errors):
-        error = parser.get_error(i)
-        lines.append(f"{error.node_operator()} {error.node_name()!r}: {error.desc()}")
+        complaint = parser.get_error(i)
+        lines.append(f"{complaint.node_operator()} {complaint.node_name()!r}: {complaint.desc()}")
     return "; ".join(lines) or tensorrt_api.recent_errors()
 
 

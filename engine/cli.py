@@ -90,7 +90,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 @click.option("--min", "low", type=ShapeType((3,)), help="Smallest batch x height x width; with --opt and --max.")
 @click.option("--opt", "usual", type=ShapeType((3,)), help="Shape that kernels are timed with.")
 @click.option("--max", "high", type=ShapeType((3,)), help="Largest shape.")
-@click.option("--workspace", default="4GiB", show_default=True, type=SizeType(), help="Memory for kernels.")
+@click.option("--workspace", default=4 << 30, show_default="4GiB", type=SizeType(), help="Memory for kernels.")
 @click.option("--optimization-level", default=3, show_default=True, type=click.IntRange(0, 5))
 @click.option(
     "--hardware-compatible", type=click.Choice(["ampere+"]), help="Run on every GPU from Ampere on; somewhat slower."
@@ -301,6 +301,7 @@ class _progress_bar:
         from threading import Lock
 
         self._bar: Any = None
+        self._phase = ""
         self._lock = Lock()
         return self._show
 
@@ -310,7 +311,8 @@ class _progress_bar:
         with self._lock:
             if self._bar is None:
                 self._bar = tqdm(total=steps, disable=None, leave=False, unit="step")
-            if self._bar.desc != f"{phase}: ":
+            if phase != self._phase:
+                self._phase = phase
                 self._bar.reset(total=steps)
                 self._bar.set_description(phase)
             self._bar.n = done

@@ -21,7 +21,7 @@ def layers_of(plan: Path, gpu: int) -> dict[str, list[dict[str, Any]]]:
     """
     folder, graphs = (plan.parent, (plan.stem,)) if plan.suffix == ".plan" else (plan, GRAPHS)
     record = PlanRecord.load(folder)
-    trt = tensorrt_api.load()
+    tensorrt_api.load()
     result = {}
     with CudaDevice(gpu) as device:
         reason = record.mismatch(tensorrt_api.machine(device))
@@ -29,17 +29,22 @@ def layers_of(plan: Path, gpu: int) -> dict[str, list[dict[str, Any]]]:
             raise PlanError(f"{folder} {reason}: {record.rebuild()}")
         record.verify(folder)
         with device.current():
-            runtime = tensorrt_api.started(trt.Runtime, tensorrt_api.logger())
-            runtime.engine_host_code_allowed = record.config.version_compatible
             for graph in graphs:
-                engine = runtime.deserialize_cuda_engine((folder / f"{graph}.plan").read_bytes())
-                if engine is None:
-                    reason = tensorrt_api.recent_errors()
-                    raise PlanError(f"{folder} cannot be loaded ({reason}): {record.rebuild()} --force")
-                inspector = engine.create_engine_inspector()
-                text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+                text = _information(folder / f"{graph}.plan", record)
                 result[graph] = [_layer(values) for values in json.loads(text).get("Layers", [])]
     return result
+
+
+def _information(path: Path, record: PlanRecord) -> str:
+    """What TensorRT says of a plan; its objects are gone before the context is."""
+    trt = tensorrt_api.load()
+    runtime = tensorrt_api.started(trt.Runtime, tensorrt_api.logger())
+    runtime.engine_host_code_allowed = record.config.version_compatible
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise PlanError(f"{path} cannot be loaded ({tensorrt_api.recent_errors()}): {record.rebuild()} --force")
+    inspector = engine.create_engine_inspector()
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def _layer(values: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import enum
 import json
 import pickle
 import types
+import weakref
 from typing import Any
 
 import double_cuda as cuda
@@ -217,7 +218,7 @@ class IBuilderConfig:
         self.progress_monitor: IProgressMonitor | None = None
         self._profiles: list[IOptimizationProfile] = []
         self._flags = {BuilderFlag.TF32}
-        self._timings: ITimingCache | None = None
+        self._timings: weakref.ref[ITimingCache] | None = None  # TensorRT does not keep it alive
 
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
         assert pool_size > 0
@@ -238,11 +239,8 @@ class IBuilderConfig:
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
         if cache._data == b"foreign":
             return False
-        self._timings = cache
+        self._timings = weakref.ref(cache)
         return True
-
-    def get_timing_cache(self) -> ITimingCache | None:
-        return self._timings
 
 
 class Builder:
@@ -264,6 +262,7 @@ class Builder:
     def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None:
         cuda._current()
         state.builds += 1
+        assert config._timings is not None and config._timings() is not None, "the timing cache is gone"
         if state.build_fails:
             self._logger.log(ILogger.Severity.ERROR, state.build_fails)
             return None
