@@ -1,0 +1,115 @@
+"""Pictures of what external statistics do: tile borders and flicker, naive, blended and ours.
+
+Writes ``seams.png`` (a crop around tile borders) and ``flicker.png`` (one row of pixels over time), each for
+three ways of using the same network: tiles normalised by their own statistics, such tiles blended over
+their overlap, and ours.  The gradient across the borders, relative to the rest, is printed.
+
+    python scripts/compare_tiling.py PHOTO CLIP --out docs/images
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from stylize import Stylizer
+from stylize.frame import Frame
+from stylize.media.images import read_image
+from stylize.media.video_probe import probe_video
+from stylize.media.video_source import VideoSource
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+
+TILE, OVERLAP = 256, 64
+
+
+def own_statistics(stylizer: Stylizer, tile: U8) -> U8:
+    """A tile normalised by its own statistics: instance norm as the network was trained."""
+    return stylizer.render(tile, stylizer.backend.probe(tile[None], stylizer.look_at(0.0)))
+
+
+def naive(stylizer: Stylizer, image: U8) -> U8:
+    """Tiles side by side."""
+    out = np.empty_like(image)
+    for top in range(0, image.shape[0], TILE):
+        for left in range(0, image.shape[1], TILE):
+            out[top : top + TILE, left : left + TILE] = own_statistics(
+                stylizer, np.ascontiguousarray(image[top : top + TILE, left : left + TILE])
+            )
+    return out
+
+
+def blended(stylizer: Stylizer, image: U8) -> U8:
+    """Tiles that overlap by 64 pixels and fade into each other."""
+    total, weights = np.zeros(image.shape, np.float32), np.zeros((*image.shape[:2], 1), np.float32)
+    ramp = np.minimum(np.arange(1, TILE + 1), np.arange(TILE, 0, -1)).clip(max=OVERLAP) / OVERLAP
+    window = (ramp[:, None] * ramp[None])[..., None].astype(np.float32)
+    step = TILE - OVERLAP
+    for top in [*range(0, image.shape[0] - TILE, step), image.shape[0] - TILE]:
+        for left in [*range(0, image.shape[1] - TILE, step), image.shape[1] - TILE]:
+            part = (slice(top, top + TILE), slice(left, left + TILE))
+            total[part] += own_statistics(stylizer, np.ascontiguousarray(image[part])) * window
+            weights[part] += window
+    return np.rint(total / weights).astype(np.uint8)
+
+
+def ours(stylizer: Stylizer, image: U8) -> U8:
+    """Tiles with a halo and the statistics of the whole picture."""
+    return stylizer.image(image)
+
+
+def border_gradient(image: U8) -> float:
+    """Mean difference across the naive tile borders over that between all neighbours."""
+    rows = np.abs(np.diff(image.astype(np.float32), axis=1)).mean((0, 2))
+    return float(rows[TILE - 1 :: TILE].mean() / rows.mean())
+
+
+def flicker(stylizer: Stylizer, frames: list[Frame], rate: float) -> list[U8]:
+    """Strips of one row over time: source, frame by frame, smoothed."""
+    alone = [own_statistics(stylizer, f.data) for f in frames]
+    calm = [f.data for f in stylizer.video(rate)(frames, range(len(frames)))]
+    rows = [[f.data for f in frames], alone, calm]
+    return [np.repeat(np.stack([x[x.shape[0] // 3] for x in row]), 4, axis=0) for row in rows]
+
+
+def main() -> None:
+    """Parse the command line and write the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("--model", default="light")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    photo = read_image(args.photo).data
+    scale = 4 * TILE / photo.shape[1]
+    height = max(2, round(photo.shape[0] * scale / TILE)) * TILE
+    photo = np.asarray(cv2.resize(photo, (4 * TILE, height), interpolation=cv2.INTER_AREA), np.uint8)
+    ways: dict[str, Callable[[Stylizer, U8], U8]] = {"naive": naive, "blended": blended, "ours": ours}
+    with Stylizer(model=args.model, tile=2 * TILE, smoothing=0.5) as stylizer:
+        cells = []
+        for name, way in ways.items():
+            picture = way(stylizer, photo)
+            cells.append(picture[: 2 * TILE, TILE // 2 : TILE // 2 + 2 * TILE])
+            print(f"{name}: gradient across tile borders {border_gradient(picture):.3f} x the rest")
+        cv2.imwrite(str(args.out / "seams.png"), np.hstack(cells)[..., ::-1])
+        info = probe_video(args.clip)
+        frames = []
+        with VideoSource(info) as source:
+            for frame in source:
+                size = (480, round(480 * frame.data.shape[0] / frame.data.shape[1] / 8) * 8)
+                data = np.asarray(cv2.resize(frame.data, size, interpolation=cv2.INTER_AREA), np.uint8)
+                frames.append(Frame(data=data, index=frame.index, pts=frame.pts))
+                if len(frames) == 48:
+                    break
+        strips = flicker(stylizer, frames, float(info.rate or 30))
+    cv2.imwrite(str(args.out / "flicker.png"), np.vstack(strips)[..., ::-1])
+
+
+if __name__ == "__main__":
+    main()
