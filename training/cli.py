@@ -27,7 +27,7 @@ __all__ = ["main"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FIXED = {"photos", "art", "out"}
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def one_line_errors(function: F) -> F:
@@ -190,6 +190,54 @@ def export(source: Path, out: Path, average: bool, looks: tuple[str, ...]) -> No
 
     config = export_generator(source, out, average=average, looks=looks)
     click.echo(f"{out}: {config.architecture}, looks {', '.join(config.looks)}")
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=FOLDER, help="Empty folder for images/, report.json and sheet.jpg.")
+@click.option("--long-side", default=640, show_default=True, type=click.IntRange(64), help="Longer side, in pixels.")
+@click.option("--min-side", default=256, show_default=True, type=click.IntRange(1), help="Shorter side to demand.")
+@click.option("--min-sharpness", default=30.0, show_default=True, help="Variance of the Laplacian; 0 for flat art.")
+@click.option("--max-text", default=0.08, show_default=True, help="Share of the picture under text; 1 keeps all.")
+@click.option("--distance", default=6, show_default=True, help="Bits of 64 in which duplicates differ; -1 keeps all.")
+@click.option("--scene-change", default=0.35, show_default=True, help="How unlike (0..1) frames of a video must be.")
+@click.option("--frames-per-video", default=40, show_default=True, type=click.IntRange(1), help="Frames of one video.")
+@click.option("--quality", default=92, show_default=True, type=click.IntRange(1, 100), help="JPEG quality.")
+@one_line_errors
+def prepare(sources: tuple[Path, ...], out: Path, **settings: Any) -> None:
+    """Sort SOURCES (images, videos, folders) into a folder that trains well.
+
+    Drops what is unreadable, tiny, blurry, covered by text or there already, and says why in report.json.
+    """
+    from training.prepare import PrepareConfig, summary
+    from training.prepare import prepare as sort
+
+    verdicts = sort(sources, out, PrepareConfig(**settings))
+    click.echo(f"{summary(verdicts)}; images in {out / 'images'}, reasons in {out / 'report.json'}")
+
+
+@main.command()
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--photos", required=True, type=FOLDER, help="Photos that the generator has not seen.")
+@click.option("--art", required=True, type=FOLDER, help="Art that the generator has not seen.")
+@click.option("--train-art", type=FOLDER, help="The art that distances are taken to.  [default: half of --art]")
+@click.option("--clips", type=FOLDER, help="Videos, for the temporal warping error.")
+@click.option("--out", type=FOLDER, help="Folder for the results.  [default: evaluation, beside the checkpoint]")
+@click.option("--look", help="Look to judge.  [default: the generator's first]")
+@click.option("--size", default=640, show_default=True, type=click.IntRange(min=64), help="Longer side, in pixels.")
+@click.option("--limit", type=click.IntRange(min=1), help="Photos to use.  [default: all]")
+@click.option("--baselines/--no-baselines", default=True, show_default=True, help="Judge methods without a network.")
+@click.option("--fidelity", is_flag=True, help="FID and KID as well (needs torch-fidelity and its download).")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
+@one_line_errors
+def evaluate(checkpoints: tuple[Path, ...], **options: Any) -> None:
+    """Judge generators on unseen photos: a table, evaluation.json, a contact sheet, the pictures.
+
+    CHECKPOINTS are run folders or generator.safetensors files.
+    """
+    from training.evaluate import EvaluateConfig, evaluate_checkpoints
+
+    evaluate_checkpoints(EvaluateConfig(checkpoints=checkpoints, **options), echo=click.echo)
 
 
 if __name__ == "__main__":
