@@ -42,7 +42,8 @@ class Op:
     """Pixels of padding on each side, before a convolution."""
     pad_end: int | None = None
     """The same below and to the right where it differs; of `conv_transpose`, what is cut off there."""
-    pad_mode: Literal["reflect", "constant"] = "reflect"
+    pad_mode: Literal["reflect", "constant", "edge"] = "reflect"
+    """`edge` is of `conv_transpose` alone; see `engine.fold`."""
     bias: bool = True
     instance: bool = True
     """`norm` only: normalise by the statistics of the image; else scale and shift alone."""

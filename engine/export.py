@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine.architecture import SLOPE, Op, Program
 from engine.errors import ModelError
+from engine.fold import fold_upsampling
 from engine.spec import ModelSpec, sha256
 
 __all__ = ["Weights", "assert_precision", "export_model", "probe_graph", "read_checkpoint", "render_graph"]
@@ -94,12 +95,13 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
 
 def render_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -> onnx.ModelProto:
     """``tiles, scale, shift -> output``; see `engine.spec`."""
-    g = _Graph(_block_first(spec.program.ops, weights), precision)
+    ops, weights = fold_upsampling(spec.program.ops, weights)
+    g = _Graph(_block_first(ops, weights), precision)
     g.vector_input("scale", spec.norm_channels)
     g.vector_input("shift", spec.norm_channels)
-    g.scale_weights(spec.program.ops)
+    g.scale_weights(ops)
     names = {"x": g.image_input("tiles")}
-    for op in spec.program.ops:
+    for op in ops:
         names[op.output] = _external_norm(g, op, names) if op.kind == "norm" else _emit(g, op, names)
     g.image_output("output", names[spec.program.ops[-1].output])
     return g.model(f"{spec.name}-render")
@@ -107,9 +109,9 @@ def render_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") 
 
 def probe_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -> onnx.ModelProto:
     """``view, look -> scale, shift``; see `engine.spec`.  Ends at the last normalised layer."""
-    g = _Graph(_block_first(spec.program.ops, weights), precision)
+    ops, weights = fold_upsampling(spec.program.ops, weights)
+    g = _Graph(_block_first(ops, weights), precision)
     g.vector_input("look", len(spec.looks))
-    ops = spec.program.ops
     g.scale_weights(ops)
     names = {"x": g.image_input("view")}
     last = max((i for i, op in enumerate(ops) if op.kind == "norm" and op.instance), default=-1)
@@ -247,19 +249,9 @@ def _emit(g: _Graph, op: Op, names: Mapping[str, str]) -> str:
     """Any operation but `norm`."""
     x = names[op.inputs[0]]
     nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
-    before, after = op.pads
-    # output_padding brings the size to exactly twice the input's.
-    rest = op.stride - op.kernel + before + after
-    transposed: dict[str, Any] = {
-        "strides": [op.stride] * 2,
-        "pads": [before, before, after, after],
-        "output_padding": [rest] * 2,
-    }
     emitters: dict[str, Callable[[], str]] = {
         "conv": lambda: _conv(g, op, x),
-        "conv_transpose": lambda: g.node(
-            "ConvTranspose", [x, *_parameters(g, op)], kernel_shape=[op.kernel] * 2, **transposed
-        ),
+        "conv_transpose": lambda: _conv_transpose(g, op, x),
         "upsample": lambda: g.node(
             "Resize", [x, "", g.constant(f"scales_{op.stride}", [1, 1, op.stride, op.stride])], **nearest
         ),
@@ -282,6 +274,17 @@ def _conv(g: _Graph, op: Op, x: str) -> str:
         before, after = op.pads
         pads = [before, before, after, after]
     return g.node("Conv", [x, *_parameters(g, op)], kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=pads)
+
+
+def _conv_transpose(g: _Graph, op: Op, x: str) -> str:
+    before, after = op.pads
+    # output_padding brings the size to exactly twice the input's.
+    rest = op.stride - op.kernel + before + after
+    if op.pad_mode == "edge":
+        x = g.node("Pad", [x, g.constant("pads_edge", [0, 0, 1, 1] * 2, np.int64)], mode="edge")
+        rest -= 2 * op.stride
+    shape: dict[str, Any] = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2, "output_padding": [rest] * 2}
+    return g.node("ConvTranspose", [x, *_parameters(g, op)], pads=[before, before, after, after], **shape)
 
 
 def _parameters(g: _Graph, op: Op) -> list[str]:
