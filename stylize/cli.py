@@ -22,6 +22,7 @@ COMMANDS = {
     "folder": "Stylize all photos of a folder and below.",
     "image": "Stylize one photo.",
     "preview": "See a few frames, or a grid of looks and settings, before a long run.",
+    "compare": "Source and result side by side, with figures.",
     "doctor": "Check the installation and say how to mend it.",
     "models": "List, show and import models; choose the usual one.",
 }
@@ -65,7 +66,7 @@ class LazyGroup(click.Group):
         "max_content_width": 110,
         "auto_envvar_prefix": "STYLIZE",
     },
-    epilog="Every option of a command can also be set by the environment variable that a command's help names, or in stylize.toml "
+    epilog="Options can also be set by environment variables, which each command's help names, and in stylize.toml "
     "(docs/configuration.md). Completion, here for bash; zsh_source and fish_source likewise: "
     'eval "$(_STYLIZE_COMPLETE=bash_source stylize)"',
 )

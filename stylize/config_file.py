@@ -34,7 +34,7 @@ __all__ = [
 
 FILE_NAME = "stylize.toml"
 
-CONFIGURED = ("video", "folder", "image", "preview")
+CONFIGURED = ("video", "folder", "image", "preview", "compare")
 """Commands whose options may stand in the file."""
 
 

@@ -114,7 +114,8 @@ def render_sheet(
     """
     narrowest, widest = CELL_WIDTHS
     wide = max(narrowest, min(widest, GRID_WIDTH // (len(columns) + 1)))
-    # The narrower where a picture is high: all columns share one width.
+    # All cells share one width: narrower where a picture is high, and not wider than the pictures are.
+    wide = min(wide, max(narrowest, *(p.data.shape[1] for p in pictures)))
     width = min(wide, *(max(narrowest // 2, CELL_HEIGHT * p.data.shape[1] // p.data.shape[0]) for p in pictures))
     rows = []
     for number, picture in enumerate(pictures):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,16 +47,21 @@ __all__ = ["folder"]
 @click.option("--keep-times", is_flag=True, help="Give results the file times of their sources.")
 @click.option("--recursive/--flat", default=True, show_default=True, help="Go through sub-folders, too.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option(
+    "--report", is_flag=True, help="Write a page with before/after sliders, times and errors: OUTPUT/report.html."
+)
 @click.option("--json", "json_", is_flag=True, help="Print the report as JSON.")
 @style_options()
 @click.pass_context
 def folder(
     ctx: click.Context,
+    /,
     source: Path,
     output: Path | None,
     format_: str,
     strip_metadata: bool,
     dry_run: bool,
+    report: bool,
     json_: bool,
     style: StyleSettings,
     **values: Any,
@@ -80,14 +86,14 @@ def folder(
             return
         with tqdm(unit="photo", dynamic_ncols=True, disable=ctx.obj["quiet"] or None) as bar:
 
-            def progress(report: PhotoReport, done: int, total: int) -> None:
+            def progress(photo: PhotoReport, done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
-                if report.status == "failed":
-                    bar.write(f"Error: {report.message}", file=sys.stderr)
+                if photo.status == "failed":
+                    bar.write(f"Error: {photo.message}", file=sys.stderr)
 
             with stop_on_terminate() as stop:
-                report = stylize_folder(
+                result = stylize_folder(
                     source,
                     output,
                     stylizer.image,
@@ -96,10 +102,22 @@ def folder(
                     progress=progress,
                     stop=stop,
                 )
-    click.echo(json.dumps(report.as_dict(), indent=2)) if json_ else _summary(report, ctx.obj["quiet"])
-    if report.interrupted:
+    click.echo(json.dumps(result.as_dict(), indent=2)) if json_ else _summary(result, ctx.obj["quiet"])
+    if report:
+        _write_page(result, {**asdict(style), **asdict(settings)}, ctx.obj["quiet"] or json_)
+    if result.interrupted:
         ctx.exit(130)
-    ctx.exit(0 if report.complete else 1)
+    ctx.exit(0 if result.complete else 1)
+
+
+def _write_page(result: FolderReport, settings: dict[str, Any], quiet: bool) -> None:
+    """The report as a page."""
+    from stylize.report import folder_entries, write_report
+
+    path = Path(result.output) / "report.html"
+    write_report(path, f"Photos of {result.source}", folder_entries(result), settings, seconds=result.seconds)
+    if not quiet:
+        click.echo(f"report: {path}")
 
 
 def _show_plan(plan: FolderPlan) -> None:

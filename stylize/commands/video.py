@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import threading
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,9 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 @click.option("--segment", type=Rate(), default="10", show_default=True, help="Seconds that an interruption may lose.")
 @click.option("--jobs", type=click.IntRange(1, 16), default=1, show_default=True, help="Videos in the works at once.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, with an estimate from a few real frames.")
+@click.option(
+    "--report", is_flag=True, help="Write a page with before/after sliders, times and errors: beside the result."
+)
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object per video.")
 @style_options(smoothing=True)
 @click.pass_context
@@ -66,6 +70,7 @@ def video(
     output: Path | None,
     jobs: int,
     dry_run: bool,
+    report: bool,
     json_: bool,
     style: StyleSettings,
     **values: Any,
@@ -101,13 +106,27 @@ def video(
                 settings,
                 transform_key=stylizer.key,
                 progress=bars.update,
-                finished=lambda report: bars.say(_lines(report, quiet, json_)),
+                finished=lambda done: bars.say(_lines(done, quiet, json_)),
                 stop=stop,
                 jobs=jobs,
             )
-    if any(report.status in ("interrupted", "left") for report in reports):
+    if report:
+        _write_page(reports, {**asdict(style), **asdict(settings)}, quiet or json_)
+    if any(result.status in ("interrupted", "left") for result in reports):
         ctx.exit(130)
-    ctx.exit(0 if all(report.status == "done" for report in reports) else 1)
+    ctx.exit(0 if all(result.status == "done" for result in reports) else 1)
+
+
+def _write_page(reports: list[VideoReport], settings: dict[str, Any], quiet: bool) -> None:
+    """The reports as a page."""
+    from stylize.report import report_path, video_entries, write_report
+
+    path = report_path([Path(report.target) for report in reports])
+    title = f"{Path(reports[0].source).name} stylized" if len(reports) == 1 else f"{len(reports)} videos"
+    seconds = sum(report.seconds for report in reports)
+    write_report(path, title, video_entries(reports), settings, seconds=seconds)
+    if not quiet:
+        click.echo(f"report: {path}")
 
 
 def transform_for(stylizer: Stylizer, info: VideoInfo, settings: VideoSettings) -> FrameTransform:
