@@ -36,8 +36,9 @@ def decode_filters(info: VideoInfo, *, fps: Fraction | None = None) -> str:
     color = info.color
     size = f"w={info.width}:h={info.height}"
     if color.matrix == "gbr":  # swscale picks planes of any packed or paletted RGB; nothing is computed
-        chain += ["format=gbrp16" if _deep(info.pixel_format) else "format=gbrp", f"zscale={size}:min=gbr:m=gbr"]
-        return ",".join([*chain, "format=gbrp"])
+        chain.append("format=gbrp16" if _deep(info.pixel_format) else "format=gbrp")
+        if color.transfer is None:
+            return ",".join([*chain, f"zscale={size}:min=gbr:m=gbr", "format=gbrp"])
     read = f"min={color.matrix}:rin={'full' if color.full_range else 'limited'}"
     if color.transfer is not None:
         primaries = color.primaries or "bt2020"

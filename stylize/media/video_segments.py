@@ -171,6 +171,7 @@ class SegmentWriter:
                     number = self._segment_of(frame.pts)
                     if current is None or number != current.number:
                         if current is not None:
+                            self._settle()
                             self._close(current, stack.pop_all())
                         current = self._open(number, frame.index, stack)
                     current.sink.write(frame)
@@ -181,6 +182,7 @@ class SegmentWriter:
                 if self._abort.is_set():
                     raise _AbortedError
                 if current is not None:
+                    self._settle()
                     self._close(current, stack.pop_all())
         except _AbortedError:
             pass
@@ -207,11 +209,14 @@ class SegmentWriter:
         sink = stack.enter_context(self._make_sink(path))
         return _Open(number=number, path=path, sink=sink, first=first, times=[])
 
-    def _close(self, segment: _Open, sink: AbstractContextManager[Any]) -> None:
-        """Let another thread finish `segment`, after the one before it."""
+    def _settle(self) -> None:
+        """Wait for the segment before; what went wrong with it is raised while the current one is still ours."""
         if self._finisher is not None:
             self._finisher.join()
             self._raise_failure()
+
+    def _close(self, segment: _Open, sink: AbstractContextManager[Any]) -> None:
+        """Let another thread finish `segment`."""
 
         def run() -> None:
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -112,7 +113,8 @@ class VideoSource:
             try:
                 container = stack.enter_context(av.open(f"pipe:{read}", "r", format="nut"))
             except av.error.FFmpegError as error:
-                self._process.wait(10)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(10)
                 raise explain(self._process.complaints, f"{self.info.path} cannot be decoded") from error
             thread = threading.Thread(target=self._run, args=(container,), name="video-decode", daemon=True)
             stack.callback(self._finish, thread)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -277,6 +278,7 @@ def test_encoder_arguments_that_make_no_sense(clip, tmp_path):
     with pytest.raises(StylizeError) as caught:
         stylized(clip, tmp_path / "out.mp4", encoder_args=("-nonsense", "1"))
     assert "nonsense" in str(caught.value)
+    assert not [child for child in psutil.Process().children() if "ffmpeg" in child.name()]
     nothing_left(tmp_path / "out.mp4", work=True)
 
 
@@ -285,7 +287,7 @@ names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=names)
 @example("-i")
 @example("a:b%05d?*[x]'\"\\ $HOME;|&\n\t#")

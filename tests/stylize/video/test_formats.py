@@ -208,12 +208,10 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
 
 CLIPS = {
     "fog_sunrise_rot_vfr.mp4": (352, 640, 196),
-    "iphone13_waterfall_hlg10_rot.mp4": (1080, 1920, 77),
     "multi_audio_subs_h264_25fps.mp4": (320, 180, 325),
     "phone_hevc_vfr_rotated_2video.mp4": (768, 1024, 58),
     "phone_hlg_10bit_hevc_editlist_rotated.mp4": (1080, 1920, 77),
     "portrait_av1_hdr10pq_10bit.mp4": (720, 1280, 127),
-    "stream_portrait_vfr.mp4": (464, 848, 260),
 }
 
 
