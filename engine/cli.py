@@ -55,10 +55,12 @@ class SizeType(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Bytes."""
+        if isinstance(value, int):
+            return value
         from engine.plan import parse_size
 
         try:
-            return value if isinstance(value, int) else parse_size(str(value))
+            return parse_size(str(value))
         except ValueError as error:
             self.fail(str(error))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.architecture import SLOPE, Op
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
@@ -17,6 +19,8 @@ from engine.spec import F32, ModelSpec, NormStatistics
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from engine.backends.torch_graph import GraphCache
 
 __all__ = ["TorchBackend", "apply_op"]
 
@@ -35,6 +39,7 @@ class TorchBackend:
     def __init__(self, folder: Path, spec: ModelSpec, options: BackendOptions) -> None:
         self.folder, self.spec, self.options = folder, spec, options
         self._weights: dict[str, Tensor] = {}
+        self._graphs: GraphCache | None = None
         self._device: Any = None
         self._dtype: Any = None
 
@@ -60,11 +65,20 @@ class TorchBackend:
             keep = key.endswith((".gamma", ".beta"))
             value = value if keep else value.to(self._dtype)
             self._weights[key] = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+        if self._device.type == "cuda":
+            from engine.backends.torch_graph import GraphCache
+
+            torch.backends.cudnn.benchmark = True  # shapes are few, and come again for every frame
+            if self.options.graph:
+                self._graphs = GraphCache(self._compute)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._graphs is not None:
+            self._graphs.clear()
+        self._graphs = None
         self._weights.clear()
 
     @property
@@ -82,7 +96,7 @@ class TorchBackend:
         view = _writable(check_tiles(self.spec, view))
         scales: list[Tensor] = []
         shifts: list[Tensor] = []
-        weights = torch.from_numpy(np.ascontiguousarray(look, np.float32)).to(self._device)
+        weights = torch.from_numpy(_writable(np.ascontiguousarray(look, np.float32))).to(self._device)
 
         def norm(op: Op, x: Tensor) -> tuple[Tensor, Tensor]:
             scale, shift = weights @ self._weights[f"{op.weight}.gamma"], weights @ self._weights[f"{op.weight}.beta"]
@@ -94,8 +108,9 @@ class TorchBackend:
             shifts.append(shift)
             return scale, shift
 
-        self._run(view, norm)
-        return NormStatistics(scale=torch.cat(scales).cpu().numpy(), shift=torch.cat(shifts).cpu().numpy())
+        with self._memory(view), torch.inference_mode():
+            self._run(torch.from_numpy(view).to(self._device), norm)
+            return NormStatistics(scale=torch.cat(scales).cpu().numpy(), shift=torch.cat(shifts).cpu().numpy())
 
     def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
         """See `Backend.render`."""
@@ -103,37 +118,57 @@ class TorchBackend:
 
         tiles = _writable(check_tiles(self.spec, tiles))
         check_statistics(self.spec, statistics)
-        scale = torch.from_numpy(np.ascontiguousarray(statistics.scale)).to(self._device)
-        shift = torch.from_numpy(np.ascontiguousarray(statistics.shift)).to(self._device)
+        vectors = (np.ascontiguousarray(v) for v in (statistics.scale, statistics.shift))
+        with self._memory(tiles), torch.inference_mode():
+            scale, shift = (torch.from_numpy(_writable(v)).to(self._device) for v in vectors)
+            images = torch.from_numpy(tiles).to(self._device)
+            result = (self._graphs or self._compute)(images, scale, shift)
+            return np.array(result.cpu().numpy())  # on a CPU the tensor's own memory, else a copy of it
+
+    def _compute(self, images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Stylize uint8 NHWC images on the device; the same kernels for the same shape."""
+        import torch
 
         def norm(op: Op, x: Tensor) -> tuple[Tensor, Tensor]:
             part = slice(op.offset, op.offset + op.cout)
             return scale[part], shift[part]
 
-        y = self._run(tiles, norm).float()
+        y = self._run(images, norm).float()
         y = torch.round(y * 127.5 + 127.5).clamp_(0, 255).to(torch.uint8)
-        return np.ascontiguousarray(y.permute(0, 2, 3, 1).cpu().numpy())
+        return y.permute(0, 2, 3, 1).contiguous()
 
-    def _run(self, images: Tiles, norm: Any) -> Tensor:
-        """All operations on uint8 NHWC images; the result is NCHW in -1..1."""
+    def _run(self, images: Tensor, norm: Any) -> Tensor:
+        """All operations on uint8 NHWC images; the result is float32 NCHW in -1..1.
+
+        Both ends are float32: 16-bit types cannot hold all 256 levels on a scale from -1 to 1.
+        """
+        x = images.permute(0, 3, 1, 2).float().mul(1 / 127.5).sub_(1.0)
+        tensors = {"x": x.to(self._dtype)}
+        for i, op in enumerate(self.spec.program.ops):
+            inputs = [tensors[name] for name in op.inputs]
+            if op.kind == "norm":
+                scale, shift = (v.view(1, -1, 1, 1).to(self._dtype) for v in norm(op, inputs[0]))
+                tensors[op.output] = inputs[0] * scale + shift
+            elif op.kind == "tanh":
+                tensors[op.output] = inputs[0].float().tanh()
+            else:
+                tensors[op.output] = apply_op(op, inputs, self._weights)
+            for name in set(op.inputs):
+                if not any(name in later.inputs for later in self.spec.program.ops[i + 1 :]):
+                    del tensors[name]
+        return tensors[self.spec.program.ops[-1].output]
+
+    @contextmanager
+    def _memory(self, images: Tiles) -> Iterator[None]:
+        """torch's lack of memory becomes ours; what was kept for other shapes is given back."""
         import torch
 
         try:
-            with torch.inference_mode():
-                x = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
-                tensors = {"x": x.to(self._dtype).mul(1 / 127.5).sub_(1.0)}
-                for i, op in enumerate(self.spec.program.ops):
-                    inputs = [tensors[name] for name in op.inputs]
-                    if op.kind == "norm":
-                        scale, shift = (v.view(1, -1, 1, 1).to(self._dtype) for v in norm(op, inputs[0]))
-                        tensors[op.output] = inputs[0] * scale + shift
-                    else:
-                        tensors[op.output] = apply_op(op, inputs, self._weights)
-                    for name in set(op.inputs):
-                        if not any(name in later.inputs for later in self.spec.program.ops[i + 1 :]):
-                            del tensors[name]
-                return tensors[self.spec.program.ops[-1].output]
+            yield
         except torch.OutOfMemoryError as error:
+            if self._graphs is not None:
+                self._graphs.clear()
+            torch.cuda.empty_cache()
             shape = "x".join(map(str, images.shape[:3]))
             raise OutOfMemoryError(f"no memory for a tile of {shape}: choose a smaller --tile") from error
 
@@ -177,6 +212,6 @@ def apply_op(op: Op, inputs: Sequence[Tensor], weights: Mapping[str, Tensor]) ->
     return simple[op.kind]()
 
 
-def _writable(images: Tiles) -> Tiles:
-    """The images, or a copy where torch would warn that it cannot write to them."""
-    return images if images.flags.writeable else images.copy()
+def _writable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, or a copy where torch would warn that it cannot write to it."""
+    return array if array.flags.writeable else array.copy()

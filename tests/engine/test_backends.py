@@ -13,7 +13,7 @@ from engine_models import CONFIGS, landscape
 
 from engine.backends.base import BACKENDS, Backend, BackendOptions, choose_backend, open_backend
 from engine.compare import psnr
-from engine.errors import BackendError, ModelError
+from engine.errors import BackendError, ModelError, OutOfMemoryError
 from engine.spec import ModelSpec, look_weights
 
 Opener = Callable[[str], Backend]
@@ -33,6 +33,7 @@ CPU = {
     "torch": backend("torch", device="cpu", precision="fp32", threads=1),
 }
 GPU = {
+    "torch-cuda-no-graph": backend("torch", device="cuda", precision="fp32", graph=False),
     "torch-cuda": backend("torch", device="cuda", precision="fp32"),
     "torch-cuda-fp16": backend("torch", device="cuda"),
     "torch-cuda-bf16": backend("torch", device="cuda", precision="bf16"),
@@ -192,6 +193,67 @@ def test_damaged_graphs(tmp_path: Path, models: dict[str, Path]) -> None:
 def test_torch_without_such_a_device(models: dict[str, Path]) -> None:
     with pytest.raises(BackendError, match="torch cannot use device 'cuda:97'"):
         open_backend(models["skip"], name="torch", options=BackendOptions(device="cuda:97")).__enter__()
+
+
+@pytest.mark.parametrize(("precision", "bar"), [("fp16", 45.0), ("bf16", 34.0)])
+def test_torch_in_16_bits(models: dict[str, Path], precision: str, bar: float) -> None:
+    image = landscape(32, 48)[None]
+    with onnxruntime(models["light"]) as reference:
+        statistics = reference.probe(image, look_weights(reference.spec, "auto"))
+        expected = reference.render(image, statistics)
+    options = BackendOptions(device="cpu", precision=precision, threads=1)
+    with open_backend(models["light"], name="torch", options=options) as running:
+        assert psnr(running.render(image, statistics), expected) >= bar
+        found = running.probe(image, look_weights(running.spec, "auto"))
+        np.testing.assert_allclose(found.scale, statistics.scale, rtol=0.05)
+
+
+def test_recorded_graphs_are_kept_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bookkeeping of CUDA graphs, with the recording itself replaced."""
+    import torch
+
+    from engine.backends.torch_graph import KEPT, GraphCache
+
+    class Replay:
+        def __init__(self, work: Callable[[], None]) -> None:
+            self.replay = work
+
+    recorded = []
+
+    def record(self: GraphCache, inputs: tuple[torch.Tensor, ...]) -> Any:
+        places = tuple(value.clone() for value in inputs)
+        result = torch.zeros_like(places[0])
+        recorded.append(tuple(places[0].shape))
+        return Replay(lambda: result.copy_(places[0] + places[1])), places, result
+
+    monkeypatch.setattr(GraphCache, "_record", record)
+    graphs = GraphCache(lambda *tensors: tensors[0])
+    for value in range(3):
+        for side in range(1, KEPT + 1):
+            result = graphs(torch.full((side,), float(value)), torch.ones(1), torch.ones(1))
+            assert result.tolist() == [value + 1.0] * side
+    assert recorded == [(side,) for side in range(1, KEPT + 1)]
+    graphs(torch.zeros(9), torch.ones(1), torch.ones(1))
+    graphs(torch.zeros(KEPT), torch.ones(1), torch.ones(1))
+    graphs(torch.zeros(1), torch.ones(1), torch.ones(1))
+    assert recorded[KEPT:] == [(9,), (1,)], "the least recently used shape goes first"
+
+
+@pytest.mark.gpu
+def test_torch_on_a_gpu_runs_out_of_memory(models: dict[str, Path]) -> None:
+    import torch
+
+    with open_backend(models["skip"], name="torch", options=BackendOptions(device="cuda")) as running:
+        small = landscape(64, 64)[None]
+        statistics = running.probe(small, look_weights(running.spec, "auto"))
+        free, total = torch.cuda.mem_get_info()
+        torch.cuda.set_per_process_memory_fraction((total - free + (64 << 20)) / total)
+        try:
+            with pytest.raises(OutOfMemoryError, match="choose a smaller --tile"):
+                running.render(np.zeros((1, 4096, 4096, 3), np.uint8), statistics)
+            assert running.render(small, statistics).shape == small.shape
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def test_choice_says_why() -> None:

@@ -1,0 +1,68 @@
+"""CUDA graphs for backend `torch`: the kernels of one tile shape, recorded once and replayed.
+
+A frame is some hundred small launches; replayed as one graph, the GPU no longer waits for Python.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["GraphCache"]
+
+Compute = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
+
+KEPT = 4
+"""Shapes kept at once: a frame, its edge tiles, another size of video."""
+
+WARM_UP = 3
+"""Runs before recording, in which cuDNN chooses its kernels and memory is taken."""
+
+
+class GraphCache:
+    """Calls `compute(tiles, scale, shift)` by a recorded graph for each shape of tiles.
+
+    Args:
+        compute: tensors on the device in, one out; the same kernels for the same shapes.
+    """
+
+    def __init__(self, compute: Compute) -> None:
+        self._compute = compute
+        self._recorded: OrderedDict[tuple[int, ...], tuple[Any, tuple[Tensor, ...], Tensor]] = OrderedDict()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The result; it is overwritten by the next call with the same shape."""
+        key = tuple(inputs[0].shape)
+        if key not in self._recorded:
+            while len(self._recorded) >= KEPT:
+                self._recorded.popitem(last=False)  # its memory is free before the next is taken
+            self._recorded[key] = self._record(inputs)
+        self._recorded.move_to_end(key)
+        graph, places, result = self._recorded[key]
+        for place, value in zip(places, inputs, strict=True):
+            place.copy_(value)
+        graph.replay()
+        return result
+
+    def _record(self, inputs: tuple[Tensor, ...]) -> tuple[Any, tuple[Tensor, ...], Tensor]:
+        import torch
+
+        places = tuple(value.clone() for value in inputs)
+        side = torch.cuda.Stream(places[0].device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(places[0].device))
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self._compute(*places)
+        torch.cuda.current_stream(places[0].device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = self._compute(*places)
+        return graph, places, result
+
+    def clear(self) -> None:
+        """Forget all graphs and give their memory back."""
+        self._recorded.clear()
