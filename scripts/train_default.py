@@ -24,7 +24,7 @@ FILE_LIMIT = 16_000_000
 # 200 passes over the photos, as the paper counts them, with the warm-up as the first tenth.
 GPU = {
     "crop": 256, "batch": 8, "epochs": 200, "warmup_steps": 4000, "workers": 12, "save_every": 500,
-    "sample_every": 1000, "lr": 4e-4, "warmup_lr": 6e-4, "identity_every": 2, "compile": True,
+    "sample_every": 1000, "lr": 4e-4, "warmup_lr": 6e-4, "identity_every": 2,
 }  # fmt: skip
 CPU = {
     "crop": 160, "batch": 1, "steps": 1200, "warmup_steps": 3600, "identity_every": 4, "decay_start": 0.4,
@@ -111,9 +111,10 @@ def train(data: Path, run: Path, minutes: float, recipe: str, changes: tuple[str
 def _change(text: str) -> tuple[str, object]:
     name, _, value = text.partition("=")
     try:
-        return name.replace("-", "_"), json.loads(value)
+        parsed = json.loads(value)
     except ValueError:
-        return name.replace("-", "_"), value
+        parsed = value
+    return name.replace("-", "_"), tuple(parsed) if isinstance(parsed, list) else parsed
 
 
 def _report(run: Path, step: int, total: int) -> None:

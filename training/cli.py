@@ -226,6 +226,7 @@ def prepare(sources: tuple[Path, ...], out: Path, **settings: Any) -> None:
 @click.option("--look", help="Look to judge.  [default: the generator's first]")
 @click.option("--size", default=640, show_default=True, type=click.IntRange(min=64), help="Longer side, in pixels.")
 @click.option("--limit", type=click.IntRange(min=1), help="Photos to use.  [default: all]")
+@click.option("--patches", default=16_384, show_default=True, type=click.IntRange(64), help="Patches of each set.")
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="Judge methods without a network.")
 @click.option("--fidelity", is_flag=True, help="FID and KID as well (needs torch-fidelity and its download).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")

@@ -15,6 +15,7 @@ from training.devices import pick_device
 from training.errors import DataError, TrainingError
 from training.evaluation import Judge, Method, Score, baselines, generator_method, read_at, score_clips
 from training.image_io import U8, write_rgb
+from training.metrics import PATCHES
 from training.report import contact_sheet, table, targets, write_json
 
 __all__ = ["EvaluateConfig", "evaluate_checkpoints"]
@@ -42,6 +43,8 @@ class EvaluateConfig:
     """Longer side of all images, in pixels."""
     limit: int | None = None
     """How many photos; None: all."""
+    patches: int = PATCHES
+    """Patches of each set and pyramid level: fewer are quicker and noisier."""
     baselines: bool = True
     """Judge the methods without a network as well."""
     fidelity: bool = False
@@ -65,7 +68,7 @@ def evaluate_checkpoints(config: EvaluateConfig, *, echo: Callable[[str], object
     names, photos = read_at(config.photos, config.size, config.limit)
     art, train_art = _art(config)
     methods: dict[str, Method] = {**(baselines(train_art) if config.baselines else {}), **generators}
-    judge = Judge(photos, art, train_art)
+    judge = Judge(photos, art, train_art, patches=config.patches)
     outputs = {name: [method(p) for p in tqdm(photos, desc=name, unit="photo")] for name, method in methods.items()}
     warping = _warping(config, methods, echo)
     scores = {name: judge.score(images, warping.get(name)) for name, images in outputs.items()}

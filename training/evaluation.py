@@ -16,6 +16,7 @@ from training.baselines import Reinhard, classical, opencv_stylization
 from training.errors import CheckpointError, DataError
 from training.image_io import fit, image_files, read_rgb
 from training.metrics import (
+    PATCHES,
     flatness,
     gradient_similarity,
     palette_distance,
@@ -79,18 +80,21 @@ class Judge:
         photos: what the methods start from, RGB uint8.
         art: art that no generator has trained on.
         train_art: the art that distances are taken to.
+        patches: how many patches of a set are compared on each level.
     """
 
-    def __init__(self, photos: Sequence[U8], art: Sequence[U8], train_art: Sequence[U8]) -> None:
-        self.photos = photos
-        self.patches, self.signature = patch_set(train_art), palette_signature(train_art)
+    def __init__(
+        self, photos: Sequence[U8], art: Sequence[U8], train_art: Sequence[U8], *, patches: int = PATCHES
+    ) -> None:
+        self.photos, self.count = photos, patches
+        self.patches, self.signature = patch_set(train_art, patches=patches), palette_signature(train_art)
         self.train_flatness = float(np.mean([flatness(a) for a in train_art]))
         self.of_photos, self.of_art = self.distances(photos), self.distances(art)
         self.art_flatness = float(np.mean([flatness(a) for a in art]))
 
     def distances(self, images: Sequence[U8]) -> Distances:
         """How far a set is from the training art."""
-        patches = patch_set(images)
+        patches = patch_set(images, patches=self.count)
         levels = swd_levels(patches, self.patches)
         return Distances(
             levels=levels,

@@ -48,7 +48,8 @@ def _read(path: Path, flags: int) -> U8:
 
 def write_rgb(path: Path, image: U8, *, quality: int = 90) -> None:
     """Write as the suffix says, beside and renamed; TrainingError if that fails."""
-    done, data = cv2.imencode(path.suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix.lower() in (".jpg", ".jpeg") else []
+    done, data = cv2.imencode(path.suffix, image[..., ::-1], options)
     assert done
     part = path.with_name(path.name + ".part")
     try:

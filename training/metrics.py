@@ -15,6 +15,7 @@ from training.pseudo_pairs import F32, U8, rgb_to_lab
 
 __all__ = [
     "LEVELS",
+    "PATCHES",
     "PatchSet",
     "flatness",
     "gradient_similarity",

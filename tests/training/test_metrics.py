@@ -153,7 +153,7 @@ def test_generators_take_photos_of_any_size(make_photo):
 def test_judge_scores_photos_zero_and_art_one(make_photo, make_art):
     photos, art, train = ([f(i) for i in r] for f, r in
                           ((make_photo, range(3)), (make_art, range(3)), (make_art, range(5, 9))))  # fmt: skip
-    judge = Judge(photos, art, train)
+    judge = Judge(photos, art, train, patches=512)
     same = judge.score(photos)
     assert [same.share_fine, same.share_all, same.share_palette] == pytest.approx([0, 0, 0], abs=1e-6)
     assert same.similarity == pytest.approx(1)
@@ -184,8 +184,9 @@ def test_evaluate_end_to_end(tmp_path, generator, folders):
     ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i"]
     subprocess.run([*ffmpeg, "mandelbrot=s=160x96:r=10", "-t", "1.4", str(clips / "zoom.mp4")], check=True)
     (clips / "broken.mp4").write_bytes(b"no video")
-    command = ["evaluate", generator.parent, "--photos", folders[0], "--art", folders[1], "--size", 96, "--limit", 2,
-               "--clips", clips, "--out", tmp_path / "out", "--look", "dusk", "--device", "cpu"]  # fmt: skip
+    command = ["evaluate", generator.parent, "--device", "cpu", "--photos", folders[0], "--art", folders[1],
+               "--size", 96, "--limit", 2,
+               "--clips", clips, "--out", tmp_path / "out", "--look", "dusk", "--patches", 256]  # fmt: skip
     result = CliRunner().invoke(main, [str(c) for c in command])
     assert result.exit_code == 0, result.output
     values = json.loads((tmp_path / "out" / "evaluation.json").read_text())
@@ -217,7 +218,7 @@ def test_missing_torch_fidelity_names_the_extra(tmp_path, generator, folders, mo
     monkeypatch.setitem(__import__("sys").modules, "torch_fidelity", None)
     result = CliRunner().invoke(main, ["evaluate", str(generator), "--photos", str(folders[0]), "--art",
                                        str(folders[1]), "--out", str(tmp_path), "--fidelity", "--no-baselines",
-                                       "--size", "64", "--device", "cpu"])  # fmt: skip
+                                       "--size", "64", "--device", "cpu", "--patches", "256"])  # fmt: skip
     assert result.exit_code == 1
     assert "firewatch-stylizer[metrics]" in result.output
 

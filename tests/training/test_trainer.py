@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -244,3 +246,41 @@ def test_compiled_networks_keep_their_names(tiny, tmp_path):
     plain, compiled = Trainer(tiny(), tmp_path), Trainer(tiny(compile=True), tmp_path)
     assert plain.netG_A.state_dict().keys() == compiled.netG_A.state_dict().keys()
     assert compiled.netG_A._compiled_call_impl is not None
+
+
+class Board:
+    """What TensorBoard's writer is told."""
+
+    def __init__(self, folder, purge_step):
+        self.told, self.closed = [(str(folder), purge_step)], False
+        Board.last = self
+
+    def add_scalar(self, name, value, step):
+        self.told.append((name, step))
+
+    def add_image(self, name, image, step, dataformats):
+        self.told.append((name, step, image.shape, dataformats))
+
+    def flush(self):
+        pass
+
+    def close(self):
+        self.closed = True
+
+
+def test_tensorboard_gets_losses_and_grids(tiny, tmp_path, monkeypatch):
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Board
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    trained(tiny(tensorboard=True, warmup_steps=1, steps=1), tmp_path)
+    told = Board.last.told
+    assert told[0] == (str(tmp_path / "tensorboard"), 0)
+    assert {("pair_A", 1), ("G_A", 2), ("D_A", 2)} <= set(told)
+    assert any(t[0] == "samples" and t[1] == 2 and t[3] == "HWC" for t in told)
+    assert Board.last.closed
+
+
+def test_missing_tensorboard_names_the_extra(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(TrainingError, match=r"firewatch-stylizer\[tensorboard\]"):
+        trained(tiny(tensorboard=True), tmp_path)
