@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from engine.architecture import Op
 
-__all__ = ["fold_upsampling", "folded_kernel"]
+__all__ = ["fold_operations", "fold_upsampling", "folded_kernel"]
 
 TAPS = {0: ((0,), (1, 2)), 1: ((0, 1), (2,))}
 """Place in the doubled pixel -> rows of the kernel that fall on the first and second small pixel it sees."""
@@ -26,30 +26,36 @@ TAPS = {0: ((0,), (1, 2)), 1: ((0, 1), (2,))}
 def fold_upsampling(
     ops: Sequence[Op], weights: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[tuple[Op, ...], dict[str, npt.NDArray[Any]]]:
-    """Operations and weights with every `upsample` by 2 in front of a reflecting 3x3 `conv` folded into it.
+    """Operations and weights of a program with its resize convolutions folded.
+
+    Folded weights are float32: they would not fit float16 exactly.
+    """
+    folded = fold_operations(ops)
+    names = [f"{op.weight}.weight" for op in folded if op.kind == "conv_transpose" and op.pad_mode == "edge"]
+    return folded, {**weights, **{name: folded_kernel(weights[name]) for name in names}}
+
+
+def fold_operations(ops: Sequence[Op]) -> tuple[Op, ...]:
+    """Operations with every `upsample` by 2 in front of a reflecting 3x3 `conv` folded into it.
 
     The new operation is a `conv_transpose` of kernel 4, stride 2, pad 3 with ``pad_mode="edge"``: its input
-    is padded by one repeated pixel first.  Folded weights are float32: they would not fit float16 exactly.
+    is padded by one repeated pixel first.
     """
-    result = dict(weights)
     readers: dict[str, list[Op]] = {}
     for op in ops:
         for name in op.inputs:
             readers.setdefault(name, []).append(op)
-    folded: dict[str, str] = {}
+    sources: dict[str, str] = {}
     kept = []
     for op in ops:
         if op.kind == "upsample" and op.stride == 2 and all(_fits(reader) for reader in readers[op.output]):
-            folded[op.output] = op.inputs[0]
-        elif op.inputs[0] in folded:
-            name = f"{op.weight}.weight"
-            result[name] = folded_kernel(weights[name])
-            source = (folded[op.inputs[0]],)
+            sources[op.output] = op.inputs[0]
+        elif op.inputs[0] in sources:
             shape: dict[str, Any] = {"kernel": 4, "stride": 2, "pad": 3, "pad_mode": "edge"}
-            kept.append(dataclasses.replace(op, kind="conv_transpose", inputs=source, **shape))
+            kept.append(dataclasses.replace(op, kind="conv_transpose", inputs=(sources[op.inputs[0]],), **shape))
         else:
             kept.append(op)
-    return tuple(kept), result
+    return tuple(kept)
 
 
 def _fits(op: Op) -> bool:

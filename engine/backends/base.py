@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import logging
+import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ __all__ = [
     "check_statistics",
     "check_tiles",
     "choose_backend",
+    "gpu_in_sight",
     "open_backend",
 ]
 
@@ -127,7 +131,7 @@ def choose_backend() -> tuple[str, str]:
     refusal = _why_not_tensorrt()
     if refusal is None:
         return "tensorrt", "TensorRT and an NVIDIA GPU are there"
-    if importlib.util.find_spec("torch") is not None:
+    if gpu_in_sight() and importlib.util.find_spec("torch") is not None:
         import torch
 
         if torch.cuda.is_available():
@@ -135,6 +139,19 @@ def choose_backend() -> tuple[str, str]:
         if torch.backends.mps.is_available():
             return "torch", "Apple GPU"
     return "openvino", f"no torch with a CUDA or Apple GPU; not tensorrt: {refusal}"
+
+
+def gpu_in_sight() -> bool:
+    """Whether a driver is there that torch could use: asked first, as importing torch takes seconds."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if Path("/dev/kfd").exists():  # ROCm
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _why_not_tensorrt() -> str | None:
