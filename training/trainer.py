@@ -42,6 +42,10 @@ def run_folder(out: Path) -> Path:
     return folder
 
 
+MOST_SKIPPED = 20
+"""Updates in a row that may be left out because their gradient is no number."""
+
+
 class Trainer:
     """One run in one folder: networks, optimisers, and the loop over steps.
 
@@ -90,6 +94,7 @@ class Trainer:
         self.scalers = {name: torch.amp.GradScaler(self.device.type, enabled=scaled) for name in self.optimizers}
         self.pool_A, self.pool_B = ImagePool(config.pool_size), ImagePool(config.pool_size)
         self.step, self.stopping = 0, False
+        self.skipped = 0
         epoch = math.ceil(len(self.dataset.photos) / config.batch)
         self.adversarial_steps = config.epochs * epoch if config.epochs is not None else config.steps
         self.total_steps = config.warmup_steps + self.adversarial_steps
@@ -169,10 +174,17 @@ class Trainer:
         optimizer, scaler = self.optimizers[which], self.scalers[which]
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(torch.stack(list(losses.values())).sum()).backward()  # type: ignore[no-untyped-call]
-        if which == "G" and self.config.clip > 0:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], self.config.clip)
-        scaler.step(optimizer)
+        scaler.unscale_(optimizer)
+        limit = self.config.clip if which == "G" and self.config.clip > 0 else math.inf
+        norm = nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], limit)
+        # A crop of one flat colour has no variance: behind twenty instance norms its gradient overflows.
+        if torch.isfinite(norm):
+            scaler.step(optimizer)
+            self.skipped = 0
+        else:
+            self.skipped += 1
+            if self.skipped > MOST_SKIPPED:
+                raise self._diverged(f"the gradient of {which}")
         scaler.update()
         return {k: v.detach() for k, v in losses.items()}
 

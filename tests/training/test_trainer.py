@@ -284,3 +284,18 @@ def test_missing_tensorboard_names_the_extra(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(TrainingError, match=r"firewatch-stylizer\[tensorboard\]"):
         trained(tiny(tensorboard=True), tmp_path)
+
+
+def test_a_gradient_that_is_no_number_leaves_the_weights_alone(tiny, tmp_path):
+    """A crop of one flat colour can overflow the backward pass though its loss is finite."""
+    trainer = Trainer(tiny(), tmp_path)
+    batch = trainer.dataset.sample(0)
+    before = {k: v.clone() for k, v in trainer.netG_A.state_dict().items()}
+    poison = trainer.netG_A.head.weight.register_hook(lambda grad: grad * float("inf"))
+    trainer.train_step(batch)
+    assert trainer.skipped == 1
+    assert all(torch.equal(before[k], v) for k, v in trainer.netG_A.state_dict().items())
+    poison.remove()
+    trainer.train_step(batch)
+    assert trainer.skipped == 0
+    assert any(not torch.equal(before[k], v) for k, v in trainer.netG_A.state_dict().items())
