@@ -9,7 +9,7 @@ TORCH = "torch>=2.6"
 EXTRAS = {
     "train": [TORCH],
     "torch": [TORCH],
-    "tensorrt": ["tensorrt>=10.9", "pycuda>=2024.1", "numpy"],
+    "tensorrt": ["tensorrt>=10.9", "pycuda>=2024.1", "numpy", "safetensors>=0.4.3"],
     "keras": ["h5py>=3.10"],
     "ray": ["ray>=2.40"],
     "metrics": ["torch-fidelity>=0.3"],
