@@ -73,7 +73,7 @@ def border_gradient(image: U8) -> float:
 def flicker(stylizer: Stylizer, frames: list[Frame], rate: float) -> list[U8]:
     """Strips of one row over time: source, frame by frame, smoothed."""
     alone = [own_statistics(stylizer, f.data) for f in frames]
-    calm = [f.data for f in stylizer.video(rate)(frames, range(len(frames)))]
+    calm = [f.data for f in stylizer.transform(rate)(frames, range(len(frames)))]
     rows = [[f.data for f in frames], alone, calm]
     return [np.repeat(np.stack([x[x.shape[0] // 3] for x in row]), 4, axis=0) for row in rows]
 

@@ -79,7 +79,7 @@ def main() -> None:
         row: dict[str, Any] = {"clip": path.stem, "frames": len(frames)}
         for name, values in VARIANTS.items():
             with Stylizer(model=args.model, look=args.look, **values) as stylizer:
-                transform = stylizer.video(rate)
+                transform = stylizer.transform(rate)
                 list(transform(frames[:2], range(1)))  # compiles the graphs
                 started = time.perf_counter()
                 out = [f.data for f in transform(frames, range(len(frames)))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -33,6 +34,10 @@ from stylize.settings import BASE_SIDE, StyleSettings
 from stylize.temporal import CUT_CONTENT, SceneSignature, is_cut, mean_statistics, window_weights
 from stylize.tiling import TilePlan
 
+if TYPE_CHECKING:
+    from stylize.media.video_probe import VideoInfo
+    from stylize.video_job import VideoReport
+
 __all__ = ["Stylizer", "VideoStylizer"]
 
 log = logging.getLogger(__name__)
@@ -42,9 +47,12 @@ class Stylizer:
     """One opened model with its settings; a context manager.
 
     Example:
-        >>> from stylize import Stylizer
-        >>> with Stylizer(look="dusk") as stylizer:   # doctest: +SKIP
-        ...     firewatch = stylizer.image(photo)     # RGB uint8 (H, W, 3)
+        >>> import numpy as np
+        >>> photo = np.full((120, 160, 3), 128, np.uint8)   # RGB (H, W, 3)
+        >>> with Stylizer(model="light", look="dusk") as stylizer:
+        ...     firewatch = stylizer.image(photo)
+        >>> firewatch.shape, firewatch.dtype
+        ((120, 160, 3), dtype('uint8'))
 
     Args:
         settings: see `StyleSettings`; single settings may be given by name instead.
@@ -55,11 +63,16 @@ class Stylizer:
     """
 
     def __init__(
-        self, settings: StyleSettings | None = None, *, cache: Path | None = None, video: bool = False, **values: object
+        self,
+        settings: StyleSettings | None = None,
+        *,
+        cache: Path | None = None,
+        video: bool = False,
+        **values: Any,
     ) -> None:
         if settings is not None and values:
             raise ValueError("give either settings or single values, not both")
-        self.settings = settings or StyleSettings(**values)  # type: ignore[arg-type]
+        self.settings = settings or StyleSettings(**values)
         self.folder = find_model(choose_model(self.settings, video=video))
         options = BackendOptions(
             device=self.settings.device,
@@ -100,6 +113,15 @@ class Stylizer:
         """Hash of model and settings: two stylizers with one key give the same pictures."""
         return self.settings.key(str(dict(self.spec.hashes or {})))
 
+    @classmethod
+    def open(cls, model: str = "auto", **values: Any) -> Stylizer:
+        """An entered stylizer for a script that ends with `close` (or with the program)."""
+        return cls(model=model, **values).__enter__()
+
+    def close(self) -> None:
+        """Give the backend's memory back."""
+        self.__exit__(None, None, None)
+
     def __enter__(self) -> Stylizer:
         self.backend.__enter__()
         log.info("%s", self.backend.description)
@@ -116,7 +138,35 @@ class Stylizer:
             return image.copy()
         return self.render(image, self.probe(image))
 
-    def video(self, rate: Fraction | float, duration: Fraction | float | None = None) -> FrameTransform:
+    def video(self, source: Path | str, target: Path | str, **settings: Any) -> VideoReport:
+        """Stylize a video file; `settings` are those of `stylize.media.video_settings.VideoSettings`.
+
+        Raises StylizeError when the source cannot be read or the target not be written; an interrupted
+        call goes on where it stopped when it is made again.
+        """
+        from stylize.media.video_probe import probe_video
+        from stylize.media.video_settings import VideoSettings
+        from stylize.video_job import stylize_video
+
+        wanted = VideoSettings(**settings)
+        transform = self.transform_for(probe_video(Path(source)), wanted.fps)
+        return stylize_video(Path(source), Path(target), transform, wanted, transform_key=self.key)
+
+    def frames(self, source: Path | str) -> Iterator[Frame]:
+        """Stylized frames of a video file, in order, each with its presentation time."""
+        from stylize.media.video_probe import probe_video
+        from stylize.media.video_source import VideoSource
+
+        info = probe_video(Path(source))
+        with VideoSource(info) as frames:
+            yield from self.transform_for(info)(frames, range(sys.maxsize))
+
+    def transform_for(self, info: VideoInfo, fps: Fraction | None = None) -> FrameTransform:
+        """The frame transform of one video: rate and length decide the smoothing window and look changes."""
+        rate = fps or info.rate or info.nominal_rate or Fraction(30)
+        return self.transform(min(rate, Fraction(240)), info.duration)
+
+    def transform(self, rate: Fraction | float, duration: Fraction | float | None = None) -> FrameTransform:
         """A frame transform for a video of `rate` frames a second and `duration` seconds."""
         radius = round(self.settings.smoothing * float(rate))
         length = None if duration is None else float(duration)
@@ -254,7 +304,7 @@ NOTHING: Image = np.zeros((0, 0, 3), np.uint8)
 
 @dataclass(eq=False)
 class VideoStylizer:
-    """`stylize.frame.FrameTransform` of a video: what `Stylizer.video` returns.
+    """`stylize.frame.FrameTransform` of a video: what `Stylizer.transform` returns.
 
     The statistics of a frame are the weighted mean over the probed frames of its scene within
     `radius`.  Which frames are probed depends on their index and on cuts alone.  A frame that repeats

@@ -17,12 +17,11 @@ from stylize.commands.options import open_stylizer, settings_or_usage, stop_on_t
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
-    from stylize.frame import FrameTransform
-    from stylize.media.video_probe import VideoInfo
     from stylize.media.video_settings import VideoSettings
     from stylize.pipeline import Stylizer
     from stylize.video_batch import VideoTask
     from stylize.video_job import Progress, VideoReport
+    from stylize.video_plan import VideoPlan
 
 __all__ = ["video"]
 
@@ -102,7 +101,7 @@ def video(
         with stop_on_terminate() as stop, _Bars(quiet) as bars:
             reports = run_tasks(
                 tasks,
-                lambda info: transform_for(stylizer, info, settings),
+                lambda info: stylizer.transform_for(info, settings.fps),
                 settings,
                 transform_key=stylizer.key,
                 progress=bars.update,
@@ -129,20 +128,30 @@ def _write_page(reports: list[VideoReport], settings: dict[str, Any], quiet: boo
         click.echo(f"report: {path}")
 
 
-def transform_for(stylizer: Stylizer, info: VideoInfo, settings: VideoSettings) -> FrameTransform:
-    """The frame transform of one video: its rate and length decide the smoothing window and look changes."""
-    rate = settings.fps or info.rate or info.nominal_rate or Fraction(30)
-    return stylizer.video(min(rate, Fraction(240)), info.duration)
-
-
 def _show_plans(tasks: list[VideoTask], stylizer: Stylizer, settings: VideoSettings, json_: bool) -> None:
     from stylize.media.video_probe import probe_video
     from stylize.video_plan import plan_video
 
     for task in tasks:
-        transform = transform_for(stylizer, probe_video(task.source), settings)
+        transform = stylizer.transform_for(probe_video(task.source), settings.fps)
         plan = plan_video(task.source, task.target, transform, settings)
-        click.echo(json.dumps(plan.to_json()) if json_ else "\n".join(plan.lines()))
+        click.echo(json.dumps(plan.to_json()) if json_ else "\n".join(_plan_lines(plan)))
+
+
+def _plan_lines(plan: VideoPlan) -> list[str]:
+    """A dry run's answer for people."""
+    frames = "an unknown number of" if plan.frames is None else plan.frames
+    lines = [
+        f"{plan.source} -> {plan.target}",
+        f"  {plan.size[0]} x {plan.size[1]}, {frames} frames, {plan.codec} {plan.pixel_format}",
+        *(f"  {text}" for text in (*plan.streams, *plan.notes)),
+    ]
+    if plan.seconds is not None and plan.disk_bytes is not None:
+        room = f"{plan.disk_bytes / 1e6:.0f} MB of {plan.disk_free / 1e6:.0f} MB that are free"
+        lines.append(f"  about {plan.seconds / 60:.1f} minutes, {room}")
+    if plan.resumes:
+        lines.append("  goes on with an unfinished run")
+    return lines
 
 
 def _lines(report: VideoReport, quiet: bool, json_: bool) -> list[tuple[str, bool]]:

@@ -1,0 +1,1 @@
+"""Reading and writing photos and videos; nothing here knows of networks."""

@@ -154,7 +154,7 @@ def moving():
 
 def test_video_gives_every_frame_once_in_order(skip_model, moving):
     with open_with(skip_model, smoothing=0.4) as stylizer:
-        out = list(stylizer.video(10)(moving, range(20)))
+        out = list(stylizer.transform(10)(moving, range(20)))
     assert [f.index for f in out] == list(range(20))
     assert [f.pts for f in out] == [f.pts for f in moving]
 
@@ -162,9 +162,9 @@ def test_video_gives_every_frame_once_in_order(skip_model, moving):
 def test_any_cut_into_segments_gives_the_same_pictures(skip_model, moving):
     """The promise behind resuming and sharing out: a frame depends on its context alone."""
     with open_with(skip_model, smoothing=0.3) as stylizer:
-        whole = [f.data for f in stylizer.video(10)(moving, range(20))]
+        whole = [f.data for f in stylizer.transform(10)(moving, range(20))]
         for start, stop in ((0, 7), (7, 13), (11, 12), (13, 20)):
-            video = stylizer.video(10)
+            video = stylizer.transform(10)
             lead = max(0, start - video.context)
             part = video(iter(moving[lead : stop + video.context]), range(start, stop))
             assert all(np.array_equal(a.data, b) for a, b in zip(part, whole[start:stop], strict=True))
@@ -176,7 +176,7 @@ def test_smoothing_calms_statistics_but_not_across_a_cut(skip_model, moving):
         with open_with(skip_model, smoothing=smoothing) as stylizer:
             real = stylizer.render
             stylizer.render = lambda image, s: seen.append(s.scale) or real(image, s)
-            list(stylizer.video(10)(moving, range(20)))
+            list(stylizer.transform(10)(moving, range(20)))
         return np.stack(seen)
 
     rough, calm = statistics(0.0), statistics(0.4)
@@ -184,8 +184,8 @@ def test_smoothing_calms_statistics_but_not_across_a_cut(skip_model, moving):
     assert step[1] < step[0]
     # No frame before the cut knows of the scene behind it.
     with open_with(skip_model, smoothing=0.4) as stylizer:
-        before = [f.data for f in stylizer.video(10)(moving[:12], range(12))]
-        full = [f.data for f in stylizer.video(10)(moving, range(20))][:12]
+        before = [f.data for f in stylizer.transform(10)(moving[:12], range(12))]
+        full = [f.data for f in stylizer.transform(10)(moving, range(20))][:12]
     assert all(np.array_equal(a, b) for a, b in zip(before[:9], full[:9], strict=True))
 
 
@@ -207,7 +207,7 @@ def test_repeated_frames_are_not_rendered_twice(skip_model, halting):
     count = len(halting)
     with open_with(skip_model, smoothing=0.3) as stylizer:
         renders = counted(stylizer, "render")
-        video = stylizer.video(10)
+        video = stylizer.transform(10)
         out = list(video(iter(halting), range(count)))
     assert [f.index for f in out] == list(range(count)) and [f.pts for f in out] == [f.pts for f in halting]
     # Frame i is rendered unless it shows the picture of i - 1; every eighth one always is.
@@ -221,9 +221,9 @@ def test_repeated_frames_are_not_rendered_twice(skip_model, halting):
 def test_segments_that_begin_in_a_still_give_the_same_pictures(skip_model, halting):
     count = len(halting)
     with open_with(skip_model, smoothing=0.2) as stylizer:
-        whole = [f.data for f in stylizer.video(10)(halting, range(count))]
+        whole = [f.data for f in stylizer.transform(10)(halting, range(count))]
         for start, stop in ((0, 2), (2, 3), (3, 13), (13, 26), (15, 16), (16, 17), (25, count), (31, count)):
-            video = stylizer.video(10)
+            video = stylizer.transform(10)
             lead = max(0, start - video.context)
             part = video(iter(halting[lead : stop + video.context]), range(start, stop))
             assert all(np.array_equal(a.data, b) for a, b in zip(part, whole[start:stop], strict=True)), start
@@ -235,7 +235,7 @@ def test_no_picture_is_kept_longer_than_it_is_needed(skip_model, moving):
     alive = [weakref.ref(f.data) for f in frames]
     most = 0
     with open_with(skip_model, smoothing=0.3) as stylizer:
-        video = stylizer.video(10)
+        video = stylizer.transform(10)
         given = (frames.pop(0) for _ in range(60))
         for _ in video(given, range(5, 60)):
             most = max(most, sum(r() is not None for r in alive) - len(frames))
@@ -245,5 +245,5 @@ def test_no_picture_is_kept_longer_than_it_is_needed(skip_model, moving):
 def test_a_still_video_is_still(skip_model, landscape):
     frames = clip([landscape[:64, :96]] * 9)
     with open_with(skip_model) as stylizer:
-        out = [f.data for f in stylizer.video(10)(frames, range(9))]
+        out = [f.data for f in stylizer.transform(10)(frames, range(9))]
     assert all(np.array_equal(out[0], x) for x in out)
