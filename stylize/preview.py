@@ -23,6 +23,8 @@ GRID_WIDTH = 3200
 CELL_WIDTHS = (320, 960)
 """Narrowest and widest cell."""
 CELL_HEIGHT = 720
+MOST_ACROSS = 5
+"""Cells in a row at the most."""
 LABEL = 34
 """Height of the strip above each cell."""
 GAP = 8
@@ -108,12 +110,13 @@ def render_sheet(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Image:
-    """The sheet, RGB uint8: a row for each picture, before it and then under the settings of every cell.
+    """The sheet, RGB uint8: for each picture a row, first as it is, then under the settings of every cell.
 
-    Pictures are rendered at their working size, as a run would, and made smaller afterwards.
+    Rows of many cells are broken.  Pictures are rendered at their working size, as a run would, and made smaller afterwards.
     """
     narrowest, widest = CELL_WIDTHS
-    wide = max(narrowest, min(widest, GRID_WIDTH // (len(columns) + 1)))
+    per_row = len(columns) + 1 if len(columns) < MOST_ACROSS else MOST_ACROSS - 1
+    wide = max(narrowest, min(widest, GRID_WIDTH // per_row))
     # All cells share one width: narrower where a picture is high, and not wider than the pictures are.
     wide = min(wide, max(narrowest, *(p.data.shape[1] for p in pictures)))
     width = min(wide, *(max(narrowest // 2, CELL_HEIGHT * p.data.shape[1] // p.data.shape[0]) for p in pictures))
@@ -124,7 +127,7 @@ def render_sheet(
             row.append(_labelled(result, width, cell.label))
             if progress is not None:
                 progress(number * len(columns) + done + 1)
-        rows.append(_joined(row, axis=1))
+        rows += [_joined(row[at : at + per_row], axis=1) for at in range(0, len(row), per_row)]
     return _joined(rows, axis=0)
 
 

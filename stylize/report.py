@@ -130,7 +130,7 @@ def _errors(entries: Sequence[Entry]) -> Iterator[str]:
     if bad:
         yield "<h2>What went wrong</h2>\n<ul>"
         for entry in bad:
-            why = "; ".join(entry.messages) or entry.status
+            why = ("; ".join(entry.messages) or entry.status).removeprefix(f"{entry.source}: ")
             yield f'<li><span class="bad">{_text(entry.source)}</span>: {_text(why)}</li>'
         yield "</ul>"
 
@@ -144,9 +144,9 @@ def _pictures(entries: Sequence[Entry]) -> Iterator[str]:
         for pair in entry.pairs:
             before, after = (base64.b64encode(data).decode() for data in (pair.before, pair.after))
             size = f'width="{pair.width}" height="{pair.height}"'
-            name = _text(pair.label)
+            name, ratio = _text(pair.label), f"{pair.width / pair.height:.4f}"
             yield (
-                f'<figure><div class="pair"><img class="before" {size} alt="{name}, before" '
+                f'<figure><div class="pair" style="--ratio:{ratio}"><img class="before" {size} alt="{name}, before" '
                 f'src="data:image/jpeg;base64,{before}"><img class="after" {size} alt="{name}, after" '
                 f'src="data:image/jpeg;base64,{after}"><span class="l">before</span><span class="r">after</span>'
                 f'<input type="range" min="0" max="100" value="50" aria-label="How much of {name} is shown before">'

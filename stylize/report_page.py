@@ -17,10 +17,12 @@ h2 { font-size: 1.15rem; margin: 2rem 0 .75rem; }
 p { margin: .25rem 0; }
 .soft { color: var(--soft); }
 .bad { color: var(--bad); } .good { color: var(--good); }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 1rem;
+  align-items: start; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; overflow: hidden; }
 figcaption { padding: .5rem .75rem; overflow-wrap: anywhere; font-size: .9rem; }
-.pair { position: relative; --at: 50%; touch-action: pan-y; }
+.pair { position: relative; --at: 50%; touch-action: pan-y; margin: 0 auto;
+  max-width: calc(75vh * var(--ratio)); }
 .pair img { display: block; width: 100%; height: auto; }
 .pair img.after { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at)); }
 .pair::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; margin-left: -1px;

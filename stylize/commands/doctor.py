@@ -26,7 +26,8 @@ def doctor(ctx: click.Context, json_: bool, self_test: bool) -> None:
     for check in examine(self_test=self_test):
         checks.append(check)
         if not json_:
-            click.echo(f"{MARKS[check.status]}  {check.group}: {check.name}  {check.detail}")
+            title = check.name if check.name == check.group else f"{check.group}: {check.name}"
+            click.echo(f"{MARKS[check.status]}  {title}  {check.detail}")
             if check.fix:
                 click.echo(f"         -> {check.fix}")
     faults = [check for check in checks if check.status == "fault"]

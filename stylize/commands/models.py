@@ -47,6 +47,8 @@ def list_models(json_: bool = False) -> None:
             f"{mark} {row['name']:16} {row['origin']:8} {row['parameters'] / 1e6:5.2f} M parameters, "
             f"{row['gflop_1080p']:5.0f} GFLOP per 1080p frame, looks: {', '.join(row['looks'])}"
         )
+    if usual == "auto":
+        click.echo("  Used by default: light for video on a CPU, else full.")
     if not rows:
         click.echo("No models. 'stylize models import FILE' takes a checkpoint.")
     click.echo(f"Your models are kept in {user_folder()}", err=True)

@@ -50,7 +50,7 @@ def test_every_fault_comes_with_a_remedy_and_stops_nothing(program, tmp_path, mo
     monkeypatch.setattr("engine.backends.base.open_backend", broken)
     monkeypatch.setattr(stylize.doctor, "_version", lambda name: None)
     done = program("doctor", expect=1)
-    assert "FAULT    ffmpeg: ffmpeg" in done.out and "-> pip install imageio-ffmpeg" in done.out
+    assert "FAULT    ffmpeg  no usable" in done.out and "-> pip install imageio-ffmpeg" in done.out
     assert "-> pip install openvino" in done.out and "OpenVINO failed" in done.out and "faults" in done.out
     assert "pip install 'firewatch-stylizer[tensorrt]'" in done.out
 

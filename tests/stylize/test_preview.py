@@ -136,3 +136,10 @@ def test_wrong_use_is_one_line(program, skip_model, args, message, code):
     err = program("preview", *args, "--model", skip_model, expect=code).err
     assert message in err
     assert not Path("a.preview.png").exists()
+
+
+def test_long_rows_are_broken(program, skip_model):
+    cv2.imwrite("a.png", np.full((48, 64, 3), 90, np.uint8))
+    program("preview", "a.png", "--model", skip_model, "--strengths", "0,0.2,0.4,0.6,0.8,1")
+    sheet = np.asarray(Image.open("a.preview.png"))
+    assert sheet.shape[:2] == (2 * (34 + 240) + 8, 4 * 320 + 3 * 8), "seven cells: four and three"
