@@ -112,7 +112,8 @@ def render_sheet(
 ) -> Image:
     """The sheet, RGB uint8: for each picture a row, first as it is, then under the settings of every cell.
 
-    Rows of many cells are broken.  Pictures are rendered at their working size, as a run would, and made smaller afterwards.
+    Rows of many cells are broken.  Pictures are rendered at their working size, as a run would, and made
+    smaller afterwards.
     """
     narrowest, widest = CELL_WIDTHS
     per_row = len(columns) + 1 if len(columns) < MOST_ACROSS else MOST_ACROSS - 1
