@@ -76,10 +76,12 @@ class Figures:
             ("tone flicker", f"{self.source.tone:.3f}", f"{self.result.tone:.3f}"),
             ("flicker of still areas", f"{self.source.still:.3f}", f"{self.result.still:.3f}"),
         ]
-        least = f"{self.psnr_least:.1f} dB at {self.psnr_least_at:.2f} s"
+        distance = f"{self.psnr_mean:.1f} dB on average, least {self.psnr_least:.1f} dB at {self.psnr_least_at:.2f} s"
+        if math.isinf(self.psnr_least):
+            distance = "identical"
         return [
             *(f"{name:24}{a:>9}{b:>9}" for name, a, b in rows),
-            f"PSNR to the source: {self.psnr_mean:.1f} dB on average, least {least} ({self.frames} frames)",
+            f"PSNR to the source: {distance} ({self.frames} frames)",
             f"Flicker: mean change from frame to frame in grey levels; {self.still_share:.0%} of the pixels are still",
         ]
 
