@@ -42,6 +42,7 @@ COMMON: dict[str, object] = {"crop": 160, "batch": 1, "identity_every": 4, "save
 @click.option("--only", help="Names of recipes, with commas; default: all.")
 @click.option("--steps-per-minute", default=60.0, help="Rough speed, to place the end of the warm-up.")
 @click.option("--limit", type=int, help="Test photos to judge on.")
+@click.option("--size", default=640, help="Longer side of the test photos, in pixels.")
 @click.option("--patches", default=16_384, help="Patches of each set, for the distances.")
 def main(
     data: Path,
@@ -52,6 +53,7 @@ def main(
     steps_per_minute: float,
     limit: int | None,
     patches: int,
+    size: int,
 ) -> None:
     """Train recipes for the same time each, then write one table and one sheet to OUT."""
     from training.config import TrainConfig
@@ -76,7 +78,7 @@ def main(
         judged = EvaluateConfig(
             checkpoints=[out / n for n in names], photos=data / "testA", art=data / "testB",
             train_art=data / "trainB", out=out / "evaluation", limit=limit,
-            patches=patches,
+            patches=patches, size=size,
         )  # fmt: skip
         evaluate_checkpoints(judged, echo=click.echo)
     except TrainingError as error:

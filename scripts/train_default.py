@@ -98,7 +98,7 @@ def train(data: Path, run: Path, minutes: float, recipe: str, changes: tuple[str
             with tqdm(total=len(trainer.dataset.photos), desc="flatten", unit="photo") as bar:
                 trainer.dataset.flatten_all(bar.update, workers)
         left = minutes - (time.perf_counter() - started) / 60 - 0.3  # the last checkpoint takes its time
-        done = trainer.step == trainer.total_steps or trainer.run(minutes=max(left, 0.1))
+        done = trainer.step >= trainer.total_steps or trainer.run(minutes=max(left, 0.1))
     except (TrainingError, ValueError) as error:
         raise click.ClickException(" ".join(str(error).split())) from error
     _report(run, trainer.step, trainer.total_steps)

@@ -137,7 +137,7 @@ class Trainer:
                         log.grid(self.step, self.write_samples())
                 if stop:
                     break
-        return self.step == self.total_steps
+        return self.step >= self.total_steps
 
     def train_step(self, batch: Batch) -> Losses:
         """One step on one batch: the warm-up, or the generators and then the discriminators."""

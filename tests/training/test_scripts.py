@@ -74,8 +74,8 @@ def test_recipes_are_compared_in_one_table(data, tmp_path, monkeypatch):
     )
     result = CliRunner().invoke(
         module.main,
-        [str(data), str(tmp_path / "out"), "--only", "seed,skips", "--minutes", "0.05", "--steps-per-minute", "40",
-         "--limit", "1", "--patches", "128"],
+        [str(data), str(tmp_path / "out"), "--only", "seed,skips", "--minutes", "0.02", "--steps-per-minute", "100",
+         "--limit", "1", "--patches", "128", "--size", "96"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     text = (tmp_path / "out" / "recipes.md").read_text()
