@@ -7,8 +7,10 @@ at import: pycuda is looked for when a device is opened.
 
 from __future__ import annotations
 
+import atexit
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,10 @@ from engine.errors import BackendError, OutOfMemoryError
 __all__ = ["Buffer", "CudaDevice", "PinnedArray", "Stream", "copy_rectangle", "device_count"]
 
 Bytes = npt.NDArray[np.uint8]
+
+
+_contexts: dict[int, Any] = {}
+_lock = threading.Lock()
 
 
 def _driver() -> Any:
@@ -41,6 +47,27 @@ def device_count() -> int:
     return int(_driver().Device.count())
 
 
+def _primary_context(cuda: Any, index: int) -> Any:
+    """The primary context of a device, retained once and kept until the program ends, as CUDA's runtime does.
+
+    pycuda must not destroy the object by itself: its destructor detaches a primary context as if it
+    were one of its own making, and leaves it on the thread's stack.
+    """
+    with _lock:
+        if index not in _contexts:
+            if not _contexts:
+                atexit.register(_release)
+            _contexts[index] = cuda.Device(index).retain_primary_context()
+        return _contexts[index]
+
+
+def _release() -> None:
+    while _contexts:
+        _, context = _contexts.popitem()
+        with suppress(Exception):  # the driver may have gone first
+            context.detach()
+
+
 class CudaDevice:
     """A GPU, by its number.  A context manager: entering retains its primary context."""
 
@@ -57,11 +84,10 @@ class CudaDevice:
             raise BackendError(f"there is no GPU {self.index}: this machine has {count}; see nvidia-smi")
         self._device = self._cuda.Device(self.index)
         with self._translated("a context"):
-            self._context = self._device.retain_primary_context()
+            self._context = _primary_context(self._cuda, self.index)
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The last reference to a retained context releases it.
         self._context = self._device = None
 
     @contextmanager
@@ -69,7 +95,7 @@ class CudaDevice:
         """Make the context current in this thread; CUDA's errors become ours."""
         self._context.push()
         try:
-            with self._translated("this"):
+            with self._translated("this tile"):
                 yield
         finally:
             self._cuda.Context.pop()

@@ -58,6 +58,7 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     import double_tensorrt
 
     from engine import tensorrt_api
+    from engine.backends import cuda
 
     package = ModuleType("pycuda")
     package.driver = double_cuda.module()  # type: ignore[attr-defined]
@@ -67,6 +68,7 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         monkeypatch.setitem(sys.modules, module.__name__, module)
     double_cuda.state.reset()
     double_tensorrt.state.reset()
+    monkeypatch.setattr(cuda, "_contexts", {})
     tensorrt_api.logger.cache_clear()
     tensorrt_api.recent_errors()
     yield SimpleNamespace(cuda=double_cuda.state, trt=double_tensorrt.state, module=double_tensorrt.module)

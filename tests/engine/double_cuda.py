@@ -41,6 +41,7 @@ class State:
         self.threads = threading.local()
         self.copied_to_device = 0
         self.used_gpus: list[int] = []
+        self.retained = self.detached = 0
         self.initialised = False
 
     @property
@@ -95,6 +96,9 @@ class Context:
     def pop() -> None:
         state.stack.pop()
 
+    def detach(self) -> None:
+        state.detached += 1
+
 
 class Device:
     def __init__(self, number: int) -> None:
@@ -113,6 +117,7 @@ class Device:
         return 8, 9
 
     def retain_primary_context(self) -> Context:
+        state.retained += 1
         return Context(self._number)
 
 

@@ -49,7 +49,7 @@ Signature = dict[str, tuple[str, bool]]
 def fetch(requirement: str, folder: Path) -> None:
     """Download a wheel or source archive with pip, once; skip without a network."""
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with FileLock(folder.parent / f"{folder.name}.lock"):
         if any(folder.iterdir()):
             return
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]

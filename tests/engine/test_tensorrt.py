@@ -396,6 +396,16 @@ def test_everything_is_given_back(folder: Path, spec: ModelSpec, cache: PlanCach
     assert not doubles.cuda.live and not doubles.cuda.stack
 
 
+def test_one_context_for_each_gpu_until_the_end(folder: Path, spec: ModelSpec, cache: PlanCache, doubles: Any) -> None:
+    from engine.backends import cuda
+
+    for _ in range(2):
+        Builder(folder, config(spec), cache=cache).build(force=True)
+    assert (doubles.cuda.retained, doubles.cuda.detached) == (1, 0)
+    cuda._release()
+    assert doubles.cuda.detached == 1
+
+
 # --- choice and refusals
 
 
