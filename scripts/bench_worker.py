@@ -124,7 +124,10 @@ def limit(case: dict[str, Any]) -> dict[str, Any]:
         image = torch.randn(1, 128, side // 8, side // 8).to(memory_format=torch.channels_last)
         kernel = torch.randn(128, 128, 3, 3).to(memory_format=torch.channels_last)
         macs = 128 * 128 * 9 * (side // 8 - 2) ** 2
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # it would be emulated, a hundred times as slow
+            del types["bf16"]
+        for name, dtype in types.items():
             a, x, w = dense.to(dtype), image.to(dtype), kernel.to(dtype)
             runs[f"torch matmul {name}"] = (lambda a=a: a @ a, 2.0 * side**3)
             runs[f"torch convolution {name}"] = (lambda x=x, w=w: torch.conv2d(x, w), 2.0 * macs)

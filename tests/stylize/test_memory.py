@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import psutil
 import pytest
 
@@ -36,3 +39,34 @@ def test_a_picture_is_cut_when_it_does_not_fit(monkeypatch):
     small = tile(1, 1080, 1920)
     assert 4 * spec.halo <= small < 1080 and small % spec.multiple == 0
     assert tile(0.001, 1080, 1920) == 4 * spec.halo
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_video_does_not_grow_with_its_length(tmp_path, skip_model):
+    """All processes together, 100 and 300 frames; the longer clip is 26 MB larger when decoded."""
+    pytest.importorskip("imageio_ffmpeg")
+    sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+    import make_sample
+    from bench import watched
+
+    peaks = []
+    for frames in (100, 250):
+        clip, target = tmp_path / f"{frames}.mp4", tmp_path / f"out{frames}.mp4"
+        make_sample.write(clip, 320, 180, frames / 24, 24, 7)
+        options = f"--model {skip_model} --backend openvino --detail 0.05 --threads 1 --preset ultrafast"
+        # One segment, thus one encoder at a time in both.
+        command = [
+            sys.executable,
+            "-m",
+            "stylize",
+            "-q",
+            "video",
+            clip,
+            "-o",
+            target,
+            *options.split(),
+            "--segment",
+            60,
+        ]
+        peaks.append(watched([str(part) for part in command])["memory"])
+    assert peaks[1] < peaks[0] + 20e6
