@@ -34,7 +34,7 @@ def test_rows_are_parts_of_the_whole_batch(tiny):
 
 
 def test_batch_shapes_and_ranges(tiny):
-    batch = PhotoArtDataset(tiny(batch=3, crop=48, scales=1)).sample(0)
+    batch = PhotoArtDataset(tiny(batch=3, crop=48, scales=1, warmup_steps=0)).sample(0)
     for image in (batch.real_A, batch.pair_A, batch.real_B):
         assert image.shape == (3, 3, 48, 48)
         assert image.dtype == torch.float32
@@ -42,6 +42,11 @@ def test_batch_shapes_and_ranges(tiny):
     for look in (batch.look_A, batch.look_B):
         assert look.shape == (3, 2)
         assert torch.equal(look.sum(1), torch.ones(3))
+
+
+def test_the_warmup_draws_no_art(tiny):
+    data = PhotoArtDataset(tiny(warmup_steps=2))
+    assert [len(data.sample(step).real_B) for step in (0, 1, 2)] == [0, 0, 1]
 
 
 def test_pair_shows_the_same_crop(tiny, tmp_path, make_photo, make_art, write_image):

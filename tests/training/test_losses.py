@@ -46,7 +46,13 @@ class Constant(torch.nn.Module):
 
 def test_generator_losses_by_hand(tiny, tmp_path):
     config = tiny(
-        lambda_cycle=10.0, lambda_identity=0.5, lambda_pair=2.0, lambda_frame=0.0, lambda_flat=0.0, augment=False
+        lambda_cycle=10.0,
+        lambda_identity=0.5,
+        lambda_pair=2.0,
+        lambda_frame=0.0,
+        lambda_flat=0.0,
+        augment=False,
+        warmup_steps=0,
     )
     trainer = Trainer(config, tmp_path)
     o, batch = trainer.objective, trainer.dataset.sample(0)
@@ -64,7 +70,7 @@ def test_generator_losses_by_hand(tiny, tmp_path):
 
 
 def test_discriminator_losses_by_hand(tiny, tmp_path):
-    trainer = Trainer(tiny(label_smoothing=0.1, augment=False), tmp_path)
+    trainer = Trainer(tiny(label_smoothing=0.1, augment=False, warmup_steps=0), tmp_path)
     o, batch = trainer.objective, trainer.dataset.sample(0)
     o.netD_A = Constant(lambda x: [x.new_tensor([0.7 if torch.equal(x, batch.real_B) else 0.2])])
     o.netD_B = Constant(lambda x: [x.new_tensor([0.9 if torch.equal(x, batch.real_A) else 0.0])])
@@ -75,7 +81,7 @@ def test_discriminator_losses_by_hand(tiny, tmp_path):
 
 
 def test_identity_and_frame_losses_come_every_kth_step(tiny, tmp_path):
-    trainer = Trainer(tiny(identity_every=2, frame_every=3), tmp_path)
+    trainer = Trainer(tiny(identity_every=2, frame_every=3, warmup_steps=0), tmp_path)
     batch = trainer.dataset.sample(0)
     seen = []
     for trainer.step in range(6):
@@ -99,7 +105,7 @@ def test_frame_loss_is_zero_for_a_function_of_single_pixels(tiny, tmp_path):
 
 
 def test_judges_get_no_gradient_from_the_generators(tiny, tmp_path):
-    trainer = Trainer(tiny(), tmp_path)
+    trainer = Trainer(tiny(warmup_steps=0), tmp_path)
     losses, _ = trainer.objective.generators(trainer.dataset.sample(0), trainer._draws())
     sum(losses.values()).backward()
     assert all(p.grad is None for net in (trainer.netD_A, trainer.netD_B) for p in net.parameters())
