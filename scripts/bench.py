@@ -331,14 +331,15 @@ def table(result: dict[str, Any]) -> str:
     lines += [f"{name:<26}{r['wall']:8.1f} GFLOP/s{r['cpu']:8.1f} per core" for name, r in result["limit"].items()]
     lines += [
         "",
-        f"{'case':<32}{'size':>10}{'fps':>8}{'s/frame':>9}{'cpu s':>8}{'share':>7}{'MB':>7}  split, ms a frame",
+        f"{'case':<32}{'size':>10}{'fps':>8}{'s/frame':>9}{'cpu s':>8}{'share':>7}{'(cpu)':>7}{'MB':>7}"
+        "  split, ms a frame",
     ]
     for r in result["rows"]:
         head = f"{r['name'][-32:]:<32}{r['size']:>10}"
         if "wall" not in r:
             lines.append(f"{head}  {r['error']}")
             continue
-        share = f"{r['share']:7.0%}" if "share" in r else f"{'':7}"
+        share = f"{r['share']:7.0%}{r['share_cpu']:7.0%}" if "share" in r else f"{'':14}"
         split = "  ".join(f"{stage} {1000 * r[stage]:.0f}" for stage in STAGES if stage in r)
         if r.get("startup"):
             split += f"  start-up {r['startup']:.1f} s"
