@@ -144,7 +144,7 @@ from stylize.folder_job import stylize_folder
 from stylize.media.image_settings import ImageSettings
 
 def transform(rgb):
-    time.sleep(0.02)
+    time.sleep(0.08)
     return 255 - rgb
 
 print("ready", flush=True)
