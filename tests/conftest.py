@@ -1,7 +1,9 @@
 """What all tests share: `media.py` beside this file can be imported, and the folder of real media is found."""
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +19,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real media: {folder} is not there (set FIREWATCH_SHARED)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Commands that run inside a test set the root logger up; the next test must not inherit that."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers = handlers

@@ -43,17 +43,18 @@ def test_a_picture_is_cut_when_it_does_not_fit(monkeypatch):
 
 @pytest.mark.slow
 def test_the_memory_of_a_video_does_not_grow_with_its_length(tmp_path, skip_model):
-    """All processes together, 100 and 300 frames; the longer clip is 26 MB larger when decoded."""
+    """All processes together, 100 and 400 frames; the longer clip is 52 MB larger when decoded."""
     pytest.importorskip("imageio_ffmpeg")
     sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
     import make_sample
     from bench import watched
 
-    peaks = []
-    for frames in (100, 250):
+    options = f"--model {skip_model} --backend openvino --detail 0.05 --threads 1 --preset ultrafast --overwrite"
+    peaks: dict[int, list[int]] = {100: [], 400: []}
+    for frames in (100, 400, 100, 400):
         clip, target = tmp_path / f"{frames}.mp4", tmp_path / f"out{frames}.mp4"
-        make_sample.write(clip, 320, 180, frames / 24, 24, 7)
-        options = f"--model {skip_model} --backend openvino --detail 0.05 --threads 1 --preset ultrafast"
+        if not clip.exists():
+            make_sample.write(clip, 320, 180, frames / 24, 24, 7)
         # One segment, thus one encoder at a time in both.
         command = [
             sys.executable,
@@ -68,5 +69,6 @@ def test_the_memory_of_a_video_does_not_grow_with_its_length(tmp_path, skip_mode
             "--segment",
             60,
         ]
-        peaks.append(watched([str(part) for part in command])["memory"])
-    assert peaks[1] < peaks[0] + 20e6
+        peaks[frames].append(watched([str(part) for part in command])["memory"])
+    # The peak of several processes together now and then counts one twice: the smaller of two runs has not.
+    assert min(peaks[400]) < min(peaks[100]) + 25e6
