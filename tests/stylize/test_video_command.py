@@ -87,6 +87,7 @@ def test_interrupted_then_resumed_gives_the_same_pictures(tmp_path, skip_model):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored where the tests run
         )
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline and len(segments(work)) <= seen:
