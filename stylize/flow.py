@@ -9,7 +9,7 @@ filter looks at three frames and no further: any cut into segments gives the sam
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -79,6 +79,8 @@ class _Passed:
 
     frame: Frame
     view: npt.NDArray[np.uint8]
+    onward: tuple[F32, F32] | None = None
+    """Flow to the next frame and back, once that is there."""
 
 
 @dataclass(eq=False)
@@ -92,7 +94,6 @@ class FlowFilter:
 
     inner: FrameTransform
     strength: float = 1.0
-    _views: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
     @property
     def context(self) -> int:
@@ -112,21 +113,26 @@ class FlowFilter:
         passed: list[_Passed] = []
         for frame in self.inner(watched(), inner_range):
             passed.append(_Passed(frame, views.pop(frame.index)))
+            if len(passed) >= 2:
+                a, b = passed[-2], passed[-1]
+                a.onward = dense_flow(a.view, b.view), dense_flow(b.view, a.view)
             for index in [i for i in views if i < frame.index]:
                 del views[index]
             if len(passed) >= 2 and passed[-2].frame.index in wanted:
-                yield self._blend(passed[-2], [passed[-3] if len(passed) > 2 else None, passed[-1]])
+                yield self._blend(passed[-2], passed[-3] if len(passed) > 2 else None, passed[-1])
             del passed[:-2]
         if passed and passed[-1].frame.index in wanted:
-            yield self._blend(passed[-1], [passed[-2] if len(passed) > 1 else None])
+            yield self._blend(passed[-1], passed[-2] if len(passed) > 1 else None, None)
 
-    def _blend(self, own: _Passed, neighbours: list[_Passed | None]) -> Frame:
+    def _blend(self, own: _Passed, before: _Passed | None, after: _Passed | None) -> Frame:
+        motions = []
+        if before is not None and before.onward is not None:
+            motions.append((before, *before.onward[::-1]))
+        if after is not None and own.onward is not None:
+            motions.append((after, *own.onward))
         total = own.frame.data.astype(np.float32)
         weights = np.ones(own.frame.data.shape[:2], np.float32)
-        for other in neighbours:
-            if other is None:
-                continue
-            there, back = dense_flow(own.view, other.view), dense_flow(other.view, own.view)
+        for other, there, back in motions:
             trust = self.strength * agreement(own.view, other.view, there, back)
             size = (own.frame.data.shape[1], own.frame.data.shape[0])
             trust = np.asarray(cv2.resize(trust, size, interpolation=cv2.INTER_LINEAR), np.float32)

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Final
 
+from engine.spec import sha256
 from stylize.errors import InputError, StylizeError
-from stylize.folder_journal import Entry, FolderJournal, file_hash
+from stylize.folder_journal import Entry, FolderJournal
 from stylize.folder_report import FolderReport, PhotoReport, Progress
 from stylize.folder_scan import Scan, assign_targets, output_folder, scan_folder
 from stylize.frame import Image
@@ -331,7 +332,7 @@ class _Run:
 def _entry_of(item: Item, key: str) -> Entry:
     try:
         status = item.source.stat()
-        digest = file_hash(item.source)
+        digest = sha256(item.source)
     except OSError as error:
         raise InputError(f"{shown(item.source)}: gone or unreadable ({error.strerror}): restore it") from error
     return Entry(

@@ -8,7 +8,6 @@ line whose result is not there counts for nothing, and a last line that was cut 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -18,12 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from engine.spec import sha256
 from stylize.errors import OutputError, ResumeError
 from stylize.folder_scan import JOURNAL_NAME
 from stylize.media.image_settings import shown
 from stylize.media.image_write import write_bytes
 
-__all__ = ["Entry", "FolderJournal", "file_hash", "read_journal"]
+__all__ = ["Entry", "FolderJournal", "read_journal"]
 
 _log = logging.getLogger(__name__)
 _HEADER = {"stylize-folder": 1}
@@ -62,22 +62,13 @@ class Entry:
         return _is_same(path, self.source_size, self.source_mtime_ns, self.source_sha256)
 
 
-def _is_same(path: Path, size: int, mtime_ns: int, sha256: str) -> bool:
+def _is_same(path: Path, size: int, mtime_ns: int, digest: str) -> bool:
     """Same size and time, or, where only the time differs (a copied folder), same bytes."""
     try:
         status = path.stat()
-        return status.st_size == size and (status.st_mtime_ns == mtime_ns or file_hash(path) == sha256)
+        return status.st_size == size and (status.st_mtime_ns == mtime_ns or sha256(path) == digest)
     except OSError:
         return False
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal.  Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_journal(output: Path) -> dict[str, Entry]:

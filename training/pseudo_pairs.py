@@ -23,7 +23,6 @@ __all__ = [
     "flatten",
     "lab_to_rgb",
     "nearest_palette",
-    "pseudo_target",
     "rgb_to_lab",
 ]
 
@@ -136,8 +135,3 @@ def nearest_palette(own: PaletteMap, palettes: Sequence[PaletteMap]) -> int:
     if not palettes:
         raise ValueError("got no palettes: the art folder is empty")
     return int(np.argmin([own.distance(p) for p in palettes]))
-
-
-def pseudo_target(photo: U8, palettes: Sequence[PaletteMap]) -> U8:
-    """The classical stylization of `photo` with the nearest of `palettes`."""
-    return palettes[nearest_palette(PaletteMap.of(photo), palettes)].apply(flatten(photo))

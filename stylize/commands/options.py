@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,7 +16,7 @@ from stylize.settings import StyleSettings
 if TYPE_CHECKING:
     from stylize.pipeline import Stylizer
 
-__all__ = ["cache_folder", "open_stylizer", "settings_or_usage", "stop_on_terminate", "style_options"]
+__all__ = ["open_stylizer", "settings_or_usage", "stop_on_terminate", "style_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -102,13 +101,6 @@ def settings_or_usage(kind: Callable[..., T], **values: Any) -> T:
         return kind(**values)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-
-
-def cache_folder() -> Path:
-    """Where compiled models are kept between runs."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("firewatch-stylizer"))
 
 
 @contextmanager
