@@ -7,93 +7,34 @@ and encoding overlap; each finished segment is in the journal, so that a run tha
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from stylize.errors import InputError, MediaError, OutputError
 from stylize.frame import Frame, FrameTransform
-from stylize.journal import Journal, sync_folder
-from stylize.media.ffmpeg import find_ffmpeg, stem_for
-from stylize.media.video_loss import missing_frames
-from stylize.media.video_output import OutputPlan, deliver, plan_output
+from stylize.journal import Journal
+from stylize.media.ffmpeg import stem_for
+from stylize.media.video_output import OutputPlan, plan_output
 from stylize.media.video_probe import probe_video
 from stylize.media.video_resume import checksum, open_at
 from stylize.media.video_segments import SegmentWriter, clear_parts, usable_records
 from stylize.media.video_settings import VideoSettings
 from stylize.media.video_source import VideoSource
+from stylize.video_finish import finish_video, job_header
+from stylize.video_report import Progress, VideoReport
 
-__all__ = ["Progress", "VideoReport", "check_target", "stylize_video", "work_folder"]
+__all__ = ["Progress", "VideoReport", "check_target", "locked", "stylize_video", "work_folder"]
 
 MANY = 2**62
 """More frames than any video has: the end of an open range."""
 
 ENCODE_QUEUE_BYTES = 32 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a job is."""
-
-    stage: str
-    """frames, join or verify."""
-    done: int
-    """Frames finished, those of earlier runs included."""
-    total: int | None
-    """Frames in all as far as the container lets guess."""
-    resumed: int
-    """Frames that an earlier run had finished."""
-    seconds: float
-    """Since this run began."""
-
-    @property
-    def fps(self) -> float:
-        """Frames a second in this run."""
-        return (self.done - self.resumed) / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(kw_only=True)
-class VideoReport:
-    """What became of one video."""
-
-    source: str
-    """The source's path."""
-    target: str
-    """The target's path."""
-    status: str = "done"
-    """done; damaged (delivered, but the source had losses); interrupted (to be continued)."""
-    frames_in: int = 0
-    """Frames that the source gave."""
-    frames_out: int = 0
-    """Frames in the output."""
-    frames_resumed: int = 0
-    """Of those, finished by an earlier run."""
-    duration: float = 0.0
-    """Seconds from the first frame to the end of the last."""
-    seconds: float = 0.0
-    """Wall-clock time of this run."""
-    fps: float = 0.0
-    """Frames a second of this run."""
-    split: dict[str, float] = field(default_factory=dict)
-    """Seconds spent in decode, transform, encode (these three overlap) and join; of the transform, in its
-    parts as far as it tells them (probe, render)."""
-    warnings: list[str] = field(default_factory=list)
-    """What the user should know: converted or dropped streams, guesses."""
-    lost: list[str] = field(default_factory=list)
-    """What a damaged source did not give, and where."""
-    message: str = ""
-    """What to do next, if anything."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for ``json.dumps``."""
-        return asdict(self)
 
 
 class _StoppedError(Exception):
@@ -164,7 +105,7 @@ def stylize_video(
     report.warnings += plan.notes
     work = work_folder(target)
     try:
-        with _locked(work):
+        with locked(work):
             job = _Job(plan, transform, settings, transform_key, work, report, progress, stop)
             job.run()
             if not settings.keep_work:
@@ -185,7 +126,7 @@ def stylize_video(
 
 
 @contextlib.contextmanager
-def _locked(work: Path) -> Iterator[None]:
+def locked(work: Path) -> Iterator[None]:
     """Make the work folder and keep other runs out of it.
 
     Raises:
@@ -233,14 +174,7 @@ class _Job:
         self.stop = stop or threading.Event()
         self.began = time.perf_counter()
         self.stage = "frames"
-        self.header = {
-            "version": 1,
-            "source": _fingerprint(plan.info.path),
-            "transform": transform_key,
-            "settings": settings.key(),
-            "format": f"{plan.kind} {plan.target.suffix.lower()} {plan.encoder.arguments} {plan.encoder.pixel_format}",
-            "ffmpeg": find_ffmpeg().version,
-        }
+        self.header = job_header(plan, settings, transform_key)
 
     def run(self) -> None:
         """Do what is missing, then deliver."""
@@ -254,7 +188,23 @@ class _Job:
                 self._frames(journal, records)
             records = usable_records(journal, self.work)
             end = next(record for record in journal.records if "end" in record)
-            self._deliver(records, end)
+            finish_video(
+                self.plan,
+                self.settings,
+                records,
+                retimed=end["retimed"],
+                resized=end["resized"],
+                work=self.work,
+                report=self.report,
+                stop=self.stop,
+                stage=lambda stage: self._enter(stage, end["end"]),
+            )
+
+    def _enter(self, stage: str, done: int) -> None:
+        if self.stop.is_set():
+            raise _StoppedError
+        self.stage = stage
+        self._tell(done)
 
     def _frames(self, journal: Journal, records: list[dict[str, Any]]) -> None:
         """Decode, transform and encode all that is not done yet."""
@@ -340,52 +290,6 @@ class _Job:
         self.report.split = {"decode": source.waited, "transform": clock.seconds, "encode": writer.seconds}
         self.report.split.update(getattr(self.transform, "seconds", {}))
 
-    def _deliver(self, records: list[dict[str, Any]], end: dict[str, Any]) -> None:
-        """Join, verify, rename; then say what there is to say."""
-        ticks = [tick for record in records for tick in record["times"]]
-        assert len(ticks) == end["end"]
-        began = time.perf_counter()
-
-        def enter(stage: str) -> None:
-            if self.stop.is_set():
-                raise _StoppedError
-            self.stage = stage
-            self._tell(len(ticks))
-
-        complaints = deliver(
-            self.plan,
-            [self.work / record["file"] for record in records],
-            ticks=ticks,
-            work=self.work,
-            settings=self.settings,
-            stop=self.stop,
-            stage=enter,
-        )
-        sync_folder(self.plan.target.parent)
-        self.report.split["join"] = time.perf_counter() - began
-        self._conclude(ticks, sum(record["errors"] for record in records), end, complaints)
-
-    def _conclude(self, ticks: list[int], errors: int, end: dict[str, Any], complaints: list[str]) -> None:
-        report, info = self.report, self.plan.info
-        times = [tick * self.plan.time_base for tick in ticks]
-        report.frames_in = report.frames_out = len(ticks)
-        step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1 / (self.plan.rate or Fraction(25))
-        report.duration = float(times[-1] - times[0] + step)
-        if errors and self.settings.fps is None:
-            report.lost = missing_frames(info, times)
-        if errors and not report.lost:
-            report.lost.append(f"{errors} decoding errors: some pictures may be broken")
-        if end["retimed"]:
-            report.warnings.append(f"{end['retimed']} frames had no increasing time and were moved by a tick")
-        if end["resized"]:
-            report.warnings.append(
-                f"the picture changes its size or format {end['resized']} times: kept at {info.width}x{info.height}"
-            )
-        if complaints:
-            report.lost.append(f"other streams: {complaints[0]}")
-        if report.lost:
-            report.status = "damaged"
-
 
 class _Clock:
     """Adds up the time between `go_on` and `pause`."""
@@ -411,18 +315,3 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
-
-
-def _fingerprint(path: Path) -> str:
-    """Size and 32 samples of 64 KiB: the same for a copy, different for any other recording."""
-    block = 1 << 16
-    try:
-        size = path.stat().st_size
-        digest = hashlib.sha256(str(size).encode())
-        with path.open("rb") as file:
-            for number in range(32):
-                file.seek(max(0, (size - block) * number // 31))
-                digest.update(file.read(block))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): check that it is still there") from error
-    return digest.hexdigest()

@@ -8,7 +8,7 @@ from fractions import Fraction
 from stylize.media.ffmpeg import open_media
 from stylize.media.video_probe import VideoInfo
 
-__all__ = ["missing_frames"]
+__all__ = ["missing_frames", "packet_times"]
 
 
 def missing_frames(info: VideoInfo, times: Sequence[Fraction]) -> list[str]:
@@ -21,7 +21,7 @@ def missing_frames(info: VideoInfo, times: Sequence[Fraction]) -> list[str]:
     Returns:
         A line for each stretch of lost frames, and one for a lost end; empty if nothing is missing.
     """
-    expected = _packet_times(info)
+    expected = packet_times(info)
     have = set(times)
     lost = [time for time in expected if time not in have]
     lines = []
@@ -37,7 +37,7 @@ def missing_frames(info: VideoInfo, times: Sequence[Fraction]) -> list[str]:
     return lines
 
 
-def _packet_times(info: VideoInfo) -> list[Fraction]:
+def packet_times(info: VideoInfo) -> list[Fraction]:
     """Presentation times of all packets that are to be shown, sorted; empty where the container has none."""
     import av
 
