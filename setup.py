@@ -11,6 +11,10 @@ EXTRAS = {
     "torch": [TORCH],
     "tensorrt": ["tensorrt>=10.9", "pycuda>=2024.1", "numpy", "safetensors>=0.4.3"],
     "keras": ["h5py>=3.10"],
+    "tensorflow": [
+        'tensorflow-cpu>=2.16; platform_machine == "x86_64" or platform_machine == "AMD64"',
+        'tensorflow>=2.16; platform_machine != "x86_64" and platform_machine != "AMD64"',
+    ],
     "ray": ["ray>=2.40"],
     "metrics": ["torch-fidelity>=0.3"],
     "tensorboard": ["tensorboard>=2.14"],

@@ -55,21 +55,32 @@ class ImportReport:
     """What had to be assumed, or is missing."""
 
 
-def import_model(source: Path, folder: Path, *, name: str, look: str = "auto") -> ImportReport:
+def import_model(
+    source: Path, folder: Path, *, name: str, look: str = "auto", generator: str | None = None
+) -> ImportReport:
     """Make the model folder `folder` out of a checkpoint or a folder with an ONNX pair.
 
-    Known are checkpoints of train-generator (.safetensors), of the PyTorch CycleGAN (.pth, .pt) and of
-    CycleGAN-Keras (.hdf5, .h5), and model folders.  `look` names the one look of a foreign generator.
-    The folder appears whole or not at all.
+    Known are checkpoints of train-generator (.safetensors), of the PyTorch CycleGAN (.pth, .pt), of
+    CycleGAN-Keras (.hdf5, .h5) and of CycleGAN-tensorflow (.index or the folder), and model folders.
+    `look` names the one look of a foreign generator, `generator` the one to take of a TensorFlow
+    checkpoint.  The folder appears whole or not at all.
 
     Raises ModelError when the source cannot be read, is no generator, or does not come out the same.
     """
-    if not source.exists():
+    from engine.foreign_tensorflow import checkpoint_prefix
+
+    prefix = None if (source / "spec.json").is_file() else checkpoint_prefix(source)
+    if prefix is None and not source.exists():
         raise ModelError(f"{source} does not exist: check the name")
+    if prefix is None and generator is not None:
+        raise ModelError(f"{source} holds one model: a generator can be chosen of a TensorFlow checkpoint alone")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".import-") as temporary:
         work = Path(temporary) / "model"
-        report = _import(source, work, name, look)
+        if prefix is None:
+            report = _import(source, work, name, look)
+        else:
+            report = _import_tensorflow(prefix, work, name, look, generator)
         if folder.exists():
             shutil.rmtree(folder)
         work.rename(folder)
@@ -91,9 +102,15 @@ def _import(source: Path, work: Path, name: str, look: str) -> ImportReport:
 
         return _import_net(read_keras(source), work, name, look)
     raise ModelError(
-        f"{source}: unknown kind of model {suffix!r}; known are .safetensors, .pth, .hdf5, or a folder "
-        "with spec.json, probe.onnx and render.onnx"
+        f"{source}: unknown kind of model {suffix!r}; known are .safetensors, .pth, .hdf5, TensorFlow's .index, "
+        "or a folder with spec.json, probe.onnx and render.onnx"
     )
+
+
+def _import_tensorflow(prefix: Path, work: Path, name: str, look: str, generator: str | None) -> ImportReport:
+    from engine.foreign_tensorflow import read_tensorflow
+
+    return _import_net(read_tensorflow(prefix, generator), work, name, look)
 
 
 def _import_net(net: ForeignNet, work: Path, name: str, look: str) -> ImportReport:

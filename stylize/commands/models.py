@@ -82,19 +82,24 @@ def _shown(value: Any) -> str:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--name", help="What the model is to be called.  [default: from the file's name]")
 @click.option("--look", default="auto", show_default=True, help="Name of the look of a model that has but one.")
+@click.option("--generator", metavar="NAME", help="Which generator of a TensorFlow checkpoint.  [default: A to B]")
 @click.option("--overwrite", is_flag=True, help="Replace a model of your own that has this name.")
 @click.option("--default", "as_default", is_flag=True, help="Make it the model that is used by default.")
-def import_(source: Path, name: str | None, look: str, overwrite: bool, as_default: bool) -> None:
+def import_(
+    source: Path, name: str | None, look: str, generator: str | None, overwrite: bool, as_default: bool
+) -> None:
     """Import a checkpoint, or a folder with an ONNX pair, so that it can be called by name.
 
     SOURCE is a checkpoint of train-generator (.safetensors), of the PyTorch CycleGAN
-    (latest_net_G_A.pth; needs the extra [torch]), of CycleGAN-Keras (.hdf5; needs the extra [keras]), or a
-    folder with spec.json, probe.onnx and render.onnx.  No code of the file is run.  What comes out is
-    compared with the original layers.
+    (latest_net_G_A.pth; needs the extra [torch]), of CycleGAN-Keras (.hdf5, .weights.h5; needs the extra
+    [keras]), of CycleGAN-tensorflow (the .index file or the folder; needs the extra [tensorflow]), or a folder
+    with spec.json, probe.onnx and render.onnx.  No code of the file is run.  What comes out is compared with
+    the original layers.
 
     \b
     stylize models import checkpoints/monet/latest_net_G_A.pth --name monet
     stylize models import G_A2B_model_weights_epoch_200.hdf5 --name ukiyoe --look print
+    stylize models import checkpoint/vangogh2photo_256 --name vangogh --generator generatorB2A
     """
     from engine.errors import ModelError
     from engine.foreign import decibels, import_model
@@ -106,7 +111,7 @@ def import_(source: Path, name: str | None, look: str, overwrite: bool, as_defau
     folder = user_folder() / name
     if folder.exists() and not overwrite:
         raise ModelError(f"you have a model {name} already: choose another --name, or --overwrite to replace it")
-    report = import_model(source, folder, name=name, look=look)
+    report = import_model(source, folder, name=name, look=look, generator=generator)
     click.echo(f"{name}  {report.kind}, {_facts(report.spec.config)} -> {folder}")
     if report.error is not None and report.psnr is not None:
         click.echo(

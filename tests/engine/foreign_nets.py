@@ -129,6 +129,23 @@ def save_keras(path: Path, layers, *, nested: bool = False) -> Path:
     return path
 
 
+def save_keras3(path: Path, layers) -> Path:
+    """``.weights.h5`` of Keras 3: layers numbered within each kind, their arrays numbered too, groups by name."""
+    import h5py
+
+    counts: dict[str, int] = {}
+    with h5py.File(path, "w") as file:
+        for name, arrays in layers:
+            kind = name.rpartition("_")[0]
+            number = counts.get(kind, 0)
+            counts[kind] = number + 1
+            group = file.create_group(f"layers/{kind}_{number}/vars" if number else f"layers/{kind}/vars")
+            for i, value in enumerate(arrays.values()):
+                group[str(i)] = value
+        file.create_group("vars")
+    return path
+
+
 def keras_forward(layers, x, *, blocks=9, depth=2, resize=False):
     """What Keras computes, with torch's functions: TensorFlow's `same` padding and keras_contrib's norm.
 
@@ -173,3 +190,42 @@ def keras_forward(layers, x, *, blocks=9, depth=2, resize=False):
         x = conv(x.repeat_interleave(2, 2).repeat_interleave(2, 3), "reflect") if resize else transposed(x)
         x = torch.relu(norm(x))
     return torch.tanh(conv(x, "reflect"))
+
+
+def keras_generator(keras, norm, *, ngf=8, blocks=6):
+    """A CycleGAN generator in Keras 3, with layers as one writes them there."""
+    ops, layers = keras.ops, keras.layers
+
+    @keras.saving.register_keras_serializable()
+    class InstanceNormalization(layers.Layer):
+        def build(self, shape):
+            self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
+            self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
+
+        def call(self, x):
+            mean = ops.mean(x, axis=(1, 2), keepdims=True)
+            deviation = ops.std(x, axis=(1, 2), keepdims=True) + 1e-5
+            return (x - mean) / deviation * self.gamma + self.beta
+
+    class Reflect(layers.Layer):
+        def __init__(self, n):
+            super().__init__()
+            self.n = n
+
+        def call(self, x):
+            return ops.pad(x, [[0, 0], [self.n, self.n], [self.n, self.n], [0, 0]], mode="reflect")
+
+    def normed(x):
+        make = InstanceNormalization if norm == "instance" else lambda: layers.GroupNormalization(groups=-1)
+        return make()(x)
+
+    x = inputs = layers.Input((None, None, 3))
+    x = layers.ReLU()(normed(layers.Conv2D(ngf, 7)(Reflect(3)(x))))
+    for i in (2, 4):
+        x = layers.ReLU()(normed(layers.Conv2D(i * ngf, 3, strides=2, padding="same")(x)))
+    for _ in range(blocks):
+        y = layers.ReLU()(normed(layers.Conv2D(4 * ngf, 3)(Reflect(1)(x))))
+        x = layers.Add()([x, normed(layers.Conv2D(4 * ngf, 3)(Reflect(1)(y)))])
+    for i in (2, 1):
+        x = layers.ReLU()(normed(layers.Conv2DTranspose(i * ngf, 3, strides=2, padding="same")(x)))
+    return keras.Model(inputs, layers.Activation("tanh")(layers.Conv2D(3, 7)(Reflect(3)(x))))

@@ -1,12 +1,14 @@
 import json
+import os
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from engine_models import make_model
-from foreign_nets import keras_arrays, keras_forward, random_generator, save_keras
+from foreign_nets import keras_arrays, keras_forward, keras_generator, random_generator, save_keras, save_keras3
 
 from engine.backends.base import BackendOptions, open_backend
 from engine.compare import psnr
@@ -64,13 +66,17 @@ def test_pytorch_cyclegan_comes_out_the_same(tmp_path, values):
     assert len(report.notes) == (values.get("norm") == "batch") + ("resize" in values)
 
 
+@pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("resize", [False, True])
 @pytest.mark.parametrize("depth", [2, 3])
-def test_cyclegan_keras_comes_out_the_same(tmp_path, rng, depth, resize):
+def test_cyclegan_keras_comes_out_the_same(tmp_path, rng, depth, resize, version):
     pytest.importorskip("h5py")
-    kinds = {"depth": depth, "resize": resize, "blocks": 3}
+    kinds = {"depth": depth, "resize": resize, "blocks": 3 if version == 2 else 9}
     layers = keras_arrays(rng, ngf=8, **kinds)
-    path = save_keras(tmp_path / "G_A2B_model_weights_epoch_200.hdf5", layers, nested=resize)
+    if version == 2:
+        path = save_keras(tmp_path / "G_A2B_model_weights_epoch_200.hdf5", layers, nested=resize)
+    else:  # so many layers that _10 comes before _2 in the file
+        path = save_keras3(tmp_path / "generator.weights.h5", layers)
     view = check_picture()
     x = torch.from_numpy(view.astype(np.float64)).permute(2, 0, 1)[None] / 127.5 - 1
     expected = keras_forward(layers, x, **kinds)[0].permute(1, 2, 0).numpy()
@@ -80,6 +86,27 @@ def test_cyclegan_keras_comes_out_the_same(tmp_path, rng, depth, resize):
     assert float_error(read.config("auto"), read.weights(), view, expected) < TOLERANCE
     report = import_model(path, tmp_path / "mine", name="mine", look="monet")
     assert report.spec.looks == ("monet",) and report.spec.multiple == 2**depth and report.psnr > 40
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras with NumPy 2
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_what_keras_3_itself_writes_comes_out_the_same(tmp_path, norm):
+    """Built, evaluated and saved by Keras; instance norm is its group norm, or a layer like keras_contrib's."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        keras = pytest.importorskip("keras", minversion="3", reason="Keras 3 comes with the extra [tensorflow]")
+    net = keras_generator(keras, norm)
+    rng = np.random.default_rng(5)
+    net.set_weights([rng.normal(0.2 if w.ndim == 1 else 0, 0.2, w.shape) for w in net.get_weights()])
+    net.save_weights(tmp_path / "generator.weights.h5")
+    view = check_picture()
+    expected = net(view[None].astype(np.float32) / 127.5 - 1).numpy()[0]
+    from engine.foreign_keras import read_keras
+
+    read = read_keras(tmp_path / "generator.weights.h5")
+    assert float_error(read.config("auto"), read.weights(), view, expected) < TOLERANCE
+    assert import_model(tmp_path / "generator.weights.h5", tmp_path / "m", name="m").psnr > 40
 
 
 @pytest.mark.parametrize("kind", ["pth", "hdf5"])
@@ -144,6 +171,15 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path, monkeypatch):
     assert not Path("pwned").exists() and not (tmp_path / "m").exists()
 
 
+def keras3_file(path, layers):
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_group("layers")
+        for layer in layers:
+            file[f"layers/{layer}/vars/0"] = np.zeros((3, 3, 4, 4) if "conv" in layer else (4, 4), np.float32)
+
+
 def test_what_is_no_generator_is_refused_in_one_line(tmp_path):
     def refuse(content, match, name="x.pth"):
         torch.save(content, tmp_path / name)
@@ -162,6 +198,10 @@ def test_what_is_no_generator_is_refused_in_one_line(tmp_path):
     refuse(broken, "not finite")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:3000])
     (tmp_path / "text.hdf5").write_text("no")
+    for name, layers in (("odd.h5", ["dense", "conv2d"]), ("empty.h5", [])):
+        keras3_file(tmp_path / name, layers)
+        with pytest.raises(ModelError, match="as no generator has them"):
+            import_model(tmp_path / name, tmp_path / "m", name="m")
     for name, match in (("cut.pth", "complete"), ("text.hdf5", "Keras|h5py"), ("gone.pth", "does not exist")):
         with pytest.raises(ModelError, match=match):
             import_model(tmp_path / name, tmp_path / "m", name="m")
