@@ -23,6 +23,7 @@ COMMANDS = {
     "image": "Stylize one photo.",
     "preview": "See a few frames, or a grid of looks and settings, before a long run.",
     "compare": "Source and result side by side, with figures.",
+    "join": "Put the segments that a job array made together.",
     "doctor": "Check the installation and say how to mend it.",
     "models": "List, show and import models; choose the usual one.",
 }

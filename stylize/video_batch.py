@@ -98,10 +98,12 @@ def run_tasks(
     finished: Callable[[VideoReport], None] | None = None,
     stop: threading.Event | None = None,
     jobs: int = 1,
+    render: Callable[..., VideoReport] = stylize_video,
 ) -> list[VideoReport]:
     """Stylize every task; a failure becomes a report of status ``failed`` and the next one begins.
 
     `jobs` videos are in the works at once: while one is in the network, others decode and encode.
+    `render` does one, with the arguments of `stylize_video`.
     """
     halt = stop or threading.Event()
 
@@ -111,7 +113,7 @@ def run_tasks(
             report.status = "left"
         else:
             try:
-                report = stylize_video(
+                report = render(
                     task.source,
                     task.target,
                     transform_for(probe_video(task.source)),

@@ -27,7 +27,7 @@ from stylize.media.video_segments import SegmentWriter, clear_parts, usable_reco
 from stylize.media.video_settings import VideoSettings
 from stylize.media.video_source import VideoSource
 from stylize.video_finish import finish_video, job_header
-from stylize.video_report import Progress, VideoReport
+from stylize.video_report import Progress, StoppedError, VideoReport
 
 __all__ = ["Progress", "VideoReport", "check_target", "locked", "stylize_video", "work_folder"]
 
@@ -35,10 +35,6 @@ MANY = 2**62
 """More frames than any video has: the end of an open range."""
 
 ENCODE_QUEUE_BYTES = 32 << 20
-
-
-class _StoppedError(Exception):
-    """The stop event is set."""
 
 
 def work_folder(target: Path) -> Path:
@@ -110,7 +106,7 @@ def stylize_video(
             job.run()
             if not settings.keep_work:
                 shutil.rmtree(work, ignore_errors=True)
-    except (KeyboardInterrupt, _StoppedError):
+    except (KeyboardInterrupt, StoppedError):
         report.status = "interrupted"
         report.message = f"stopped; run the same command again to go on (finished segments are in {work})"
     except (MediaError, OutputError) as error:
@@ -202,7 +198,7 @@ class _Job:
 
     def _enter(self, stage: str, done: int) -> None:
         if self.stop.is_set():
-            raise _StoppedError
+            raise StoppedError
         self.stage = stage
         self._tell(done)
 
@@ -257,7 +253,7 @@ class _Job:
         """The source's frames on their way into the transform."""
         while True:
             if self.stop.is_set():
-                raise _StoppedError
+                raise StoppedError
             clock.pause()
             frame = next(frames, None)
             clock.go_on()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Progress", "VideoReport"]
+__all__ = ["Progress", "StoppedError", "VideoReport"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ class VideoReport:
     target: str
     """The target's path."""
     status: str = "done"
-    """done; damaged (delivered, but the source had losses); interrupted (to be continued)."""
+    """done; damaged (delivered, but the source had losses); shard (this run's share of the segments is there);
+    interrupted (to be continued); failed; left (not begun)."""
     frames_in: int = 0
     """Frames that the source gave."""
     frames_out: int = 0
@@ -64,3 +65,7 @@ class VideoReport:
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``json.dumps``."""
         return asdict(self)
+
+
+class StoppedError(Exception):
+    """The stop event of a run is set."""

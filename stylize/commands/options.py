@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
     from stylize.pipeline import Stylizer
 
-__all__ = ["open_stylizer", "settings_or_usage", "stop_on_terminate", "style_options"]
+__all__ = ["command_text", "open_stylizer", "settings_or_usage", "shard_option", "stop_on_terminate", "style_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
+
+
+class ShardType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """One job of an array: 3/8."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A `Shard`."""
+        from stylize.sharding import Shard
+
+        try:
+            return value if isinstance(value, Shard) else Shard.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def shard_option(help_text: str) -> Callable[[Any], Any]:
+    """The option ``--shard``."""
+    return click.option("--shard", type=ShardType(), help=help_text)
+
 
 STYLE: list[Callable[[Any], Any]] = [
     click.option(
@@ -46,6 +69,11 @@ STYLE: list[Callable[[Any], Any]] = [
     ),
     click.option("--backend", default="auto", show_default=True, help="auto, openvino, torch, tensorrt."),
     click.option("--device", help="Device of the backend, such as cuda:1.  [default: its usual one]"),
+    click.option(
+        "--plan",
+        type=click.Path(file_okay=False),
+        help="Plan folder for tensorrt (build-engine --output).  [default: from the cache, or built]",
+    ),
     click.option(
         "--precision",
         type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
@@ -110,6 +138,25 @@ def open_stylizer(style: StyleSettings, *, video: bool = False) -> Iterator[Styl
 
     stylizer = settings_or_usage(Stylizer, settings=style, video=video)
     with stylizer:
+def command_text(ctx: click.Context, *arguments: object, without: Sequence[str] = ()) -> str:
+    """The command line of a call with other `arguments` and `without` some options, as it is typed in a shell.
+
+    Options with their built-in values are not named; those set in a file or by the environment are.
+    """
+    words = [ctx.command_path, *map(str, arguments)]
+    for option in ctx.command.params:
+        name = option.name or ""
+        usual = ctx.get_parameter_source(name) in (None, ParameterSource.DEFAULT)
+        if not isinstance(option, click.Option) or name in without or usual:
+            continue
+        value = ctx.params.get(name)
+        if option.is_flag:
+            words += [option.opts[0] if value else option.secondary_opts[0]]
+        elif value is not None:
+            words += [option.opts[-1] if option.opts[-1].startswith("--") else option.opts[0], str(value)]
+    return shlex.join(words[0].split() + words[1:])
+
+
         yield stylizer
 
 

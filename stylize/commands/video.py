@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -13,17 +14,25 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from stylize.commands.options import open_stylizer, settings_or_usage, stop_on_terminate, style_options
+from stylize.commands.options import (
+    command_text,
+    open_stylizer,
+    settings_or_usage,
+    shard_option,
+    stop_on_terminate,
+    style_options,
+)
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
     from stylize.media.video_settings import VideoSettings
     from stylize.pipeline import Stylizer
+    from stylize.sharding import Shard
     from stylize.video_batch import VideoTask
     from stylize.video_job import Progress, VideoReport
     from stylize.video_plan import VideoPlan
 
-__all__ = ["video"]
+__all__ = ["Bars", "report_lines", "video"]
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -56,6 +65,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 @click.option("--segment", type=Rate(), default="10", show_default=True, help="Seconds that an interruption may lose.")
 @click.option("--jobs", type=click.IntRange(1, 16), default=1, show_default=True, help="Videos in the works at once.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, with an estimate from a few real frames.")
+@shard_option("Make only share i of n of each video's segments, for job arrays; then: stylize join.")
 @click.option(
     "--report", is_flag=True, help="Write a page with before/after sliders, times and errors: beside the result."
 )
@@ -69,6 +79,7 @@ def video(
     output: Path | None,
     jobs: int,
     dry_run: bool,
+    shard: Shard | None,
     report: bool,
     json_: bool,
     style: StyleSettings,
@@ -93,27 +104,48 @@ def video(
     values["segment_seconds"] = values.pop("segment")
     settings = settings_or_usage(VideoSettings, **values)
     tasks = settings_or_usage(find_tasks, sources=sources, output=output)
+    render = _render(ctx, shard, settings)
     with open_stylizer(style, video=True) as stylizer:
         if dry_run:
             _show_plans(tasks, stylizer, settings, json_)
             return
         quiet = ctx.obj["quiet"]
-        with stop_on_terminate() as stop, _Bars(quiet) as bars:
+        with stop_on_terminate() as stop, Bars(quiet) as bars:
             reports = run_tasks(
                 tasks,
                 lambda info: stylizer.transform_for(info, settings.fps),
                 settings,
                 transform_key=stylizer.key,
                 progress=bars.update,
-                finished=lambda done: bars.say(_lines(done, quiet, json_)),
+                finished=lambda done: bars.say(report_lines(done, quiet, json_)),
                 stop=stop,
                 jobs=jobs,
+                render=render,
             )
     if report:
         _write_page(reports, {**asdict(style), **asdict(settings)}, quiet or json_)
     if any(result.status in ("interrupted", "left") for result in reports):
         ctx.exit(130)
-    ctx.exit(0 if all(result.status == "done" for result in reports) else 1)
+    ctx.exit(0 if all(result.status in ("done", "shard") for result in reports) else 1)
+
+
+def _render(ctx: click.Context, shard: Shard | None, settings: VideoSettings) -> Callable[..., VideoReport]:
+    """What makes one video, or this job's share of it."""
+    from stylize.video_job import stylize_video
+    from stylize.video_shard import stylize_shard
+
+    if shard is None:
+        return stylize_video
+    if settings.restart:
+        raise click.UsageError("--restart does not go with --shard: other jobs may be at work; delete the job's folder")
+    if ctx.params["report"]:
+        raise click.UsageError("--report does not go with --shard: there is no result before stylize join")
+
+    def render(source: Path, target: Path, *args: Any, **values: Any) -> VideoReport:
+        command = command_text(ctx, source, "-o", target, without=("output", "shard", "report", "json_", "jobs"))
+        return stylize_shard(source, target, *args, **values, shard=shard, command=command)
+
+    return render
 
 
 def _write_page(reports: list[VideoReport], settings: dict[str, Any], quiet: bool) -> None:
@@ -154,7 +186,7 @@ def _plan_lines(plan: VideoPlan) -> list[str]:
     return lines
 
 
-def _lines(report: VideoReport, quiet: bool, json_: bool) -> list[tuple[str, bool]]:
+def report_lines(report: VideoReport, quiet: bool, json_: bool) -> list[tuple[str, bool]]:
     """What is said of a finished video: text, and whether it is for standard error."""
     if json_:
         return [(json.dumps(report.to_json()), False)]
@@ -162,16 +194,15 @@ def _lines(report: VideoReport, quiet: bool, json_: bool) -> list[tuple[str, boo
     lines += [(f"Lost: {text}", True) for text in report.lost]
     if report.status == "failed":
         return [*lines, (f"Error: {report.message}", True)]
-    if report.message:
-        lines.append((report.message, True))
+    if report.message and not (quiet and report.status == "shard"):
+        lines.append((report.message, report.status != "shard"))
     if not quiet and report.status in ("done", "damaged"):
-        lines.append(
-            (f"{report.target}  {report.frames_out} frames in {report.seconds:.1f} s ({report.fps:.2f} fps)", False)
-        )
+        speed = f" ({report.fps:.2f} fps)" if report.fps else ""
+        lines.append((f"{report.target}  {report.frames_out} frames in {report.seconds:.1f} s{speed}", False))
     return lines
 
 
-class _Bars:
+class Bars:
     """A progress bar of frames for the video that reported last."""
 
     def __init__(self, quiet: bool) -> None:
@@ -179,7 +210,7 @@ class _Bars:
         self._lock = threading.Lock()
         self._source: Path | None = None
 
-    def __enter__(self) -> _Bars:
+    def __enter__(self) -> Bars:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,7 +15,7 @@ from stylize.frame import Frame
 from stylize.media.video_probe import VideoInfo
 from stylize.media.video_source import VideoSource
 
-__all__ = ["checksum", "open_at"]
+__all__ = ["checksum", "open_at", "open_behind"]
 
 _log = logging.getLogger(__name__)
 
@@ -48,32 +48,61 @@ def open_at(
     Raises:
         ResumeError: the source does not decode to the frames that the journal tells of.
     """
-    times = [time for record in records for time in record["times"]]
+    base = info.time_base if fps is None else 1 / fps
+    times = [time * base for record in records for time in record["times"]]
+    check = int(records[-1]["source"]) if records else None
+    wanted = max(0, len(times) - max(1, context))
+    source, frames = open_behind(stack, info, first=len(times), times=times[wanted:], check=check, fps=fps)
+    first_given = max(0, len(times) - context)
+    return source, itertools.dropwhile(lambda frame: frame.index < first_given, frames)
+
+
+def open_behind(
+    stack: contextlib.ExitStack,
+    info: VideoInfo,
+    *,
+    first: int,
+    times: Sequence[Fraction],
+    check: int | None,
+    fps: Fraction | None,
+) -> tuple[VideoSource, Iterator[Frame]]:
+    """Open the source a few frames, whose times are known, before frame `first`.
+
+    Args:
+        stack: closes the source.
+        info: the source.
+        first: index of the first wanted frame.
+        times: presentation times of the frames that are to be given before it, seconds; none only for frame 0.
+        check: `checksum` of the last of them; None where it is not known.
+        fps: constant rate to convert to.
+
+    Returns:
+        The source and its frames, those before `first` included, indices counted over the whole source.
+
+    Raises:
+        ResumeError: the source does not decode to frames of these times.
+    """
     if not times:
         source = stack.enter_context(VideoSource(info, fps=fps))
         return source, iter(source)
-    base = info.time_base if fps is None else 1 / fps
-    wanted = max(0, len(times) - max(1, context))
-    check = int(records[-1]["source"])
-    expected = [time * base for time in times[wanted:]]
+    wanted = first - len(times)
     with contextlib.ExitStack() as attempt:
-        source = attempt.enter_context(VideoSource(info, fps=fps, start=expected[0], first_index=wanted))
+        source = attempt.enter_context(VideoSource(info, fps=fps, start=times[0], first_index=wanted))
         frames = iter(source)
-        head = _head(frames, expected, check)
+        head = _head(frames, times, check)
         if head is not None:
             stack.push(attempt.pop_all())
     if head is None:
         _log.info("seeking did not land on the right frame of %s: decoding from its beginning", info.path)
         source = stack.enter_context(VideoSource(info, fps=fps))
         frames = itertools.dropwhile(lambda frame: frame.index < wanted, iter(source))
-        head = _head(frames, expected, check)
+        head = _head(frames, times, check)
     if head is None:
         raise ResumeError(f"{info.path} no longer decodes to the same frames: use --restart to begin anew")
-    first_given = max(0, len(times) - context)
-    return source, _chain([frame for frame in head if frame.index >= first_given], frames)
+    return source, _chain(head, frames)
 
 
-def _head(frames: Iterator[Frame], times: Sequence[Fraction], check: int) -> list[Frame] | None:
+def _head(frames: Iterator[Frame], times: Sequence[Fraction], check: int | None) -> list[Frame] | None:
     """The frames that were done already, None unless their times and the last one's content are as before."""
     head: list[Frame] = []
     for expected in times:
@@ -81,7 +110,7 @@ def _head(frames: Iterator[Frame], times: Sequence[Fraction], check: int) -> lis
         if frame is None or frame.pts != expected:
             return None
         head.append(frame)
-    return head if checksum(head[-1]) == check else None
+    return head if check is None or checksum(head[-1]) == check else None
 
 
 def _chain(head: list[Frame], rest: Iterator[Frame]) -> Iterator[Frame]:

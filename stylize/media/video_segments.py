@@ -8,13 +8,13 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from stylize.errors import MediaError, OutputError
 from stylize.frame import Frame
@@ -22,9 +22,17 @@ from stylize.journal import Journal, sync_folder
 from stylize.media.video_join import count_packets
 from stylize.media.video_sink import VideoSink, sync_file
 
-__all__ = ["SegmentWriter", "clear_parts", "usable_records"]
+__all__ = ["Records", "SegmentWriter", "clear_parts", "usable_records", "weight"]
 
 PART = ".part"
+
+
+class Records(Protocol):
+    """What is told of finished segments: a `Journal`, or records of their own files."""
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Keep one record; on return it is on the disk."""
+        ...
 
 
 @dataclass
@@ -46,7 +54,7 @@ def usable_records(journal: Journal, folder: Path) -> list[dict[str, Any]]:
     for record in journal.records:
         if "segment" in record:
             path = folder / record["file"]
-            if record["first"] != index or not path.exists() or _weight(path) != record["bytes"]:
+            if record["first"] != index or not path.exists() or weight(path) != record["bytes"]:
                 break
             index += len(record["times"])
         good += 1
@@ -64,7 +72,8 @@ def clear_parts(folder: Path) -> None:
                 path.unlink()
 
 
-def _weight(path: Path) -> int:
+def weight(path: Path) -> int:
+    """Bytes of a segment: a file, or a folder of pictures."""
     if path.is_dir():
         return sum(file.stat().st_size for file in path.iterdir())
     return path.stat().st_size
@@ -79,7 +88,7 @@ class SegmentWriter:
     def __init__(
         self,
         folder: Path,
-        journal: Journal,
+        journal: Records,
         *,
         make_sink: Callable[[Path], VideoSink],
         images: bool,
@@ -92,7 +101,7 @@ class SegmentWriter:
 
         Args:
             folder: where the segments go.
-            journal: told of each finished segment.
+            journal: told of each finished segment, from another thread.
             make_sink: an encoder that writes to the given path.
             images: a segment is a folder of pictures instead of one file.
             segment_of: number of the segment that a presentation time belongs to; never falls.
@@ -246,7 +255,7 @@ class SegmentWriter:
             if final.is_dir():
                 shutil.rmtree(final)
             segment.path.replace(final)
-            weight = _weight(final)
+            size = weight(final)
         except OSError as error:
             raise OutputError(f"{final} cannot be written ({error.strerror}): free some room") from error
         sync_folder(self._folder)
@@ -257,7 +266,7 @@ class SegmentWriter:
                 "file": final.name,
                 "first": segment.first,
                 "times": segment.times,
-                "bytes": weight,
+                "bytes": size,
                 "source": segment.source_check,
                 "errors": errors - self._errors_told,
             }
