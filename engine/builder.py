@@ -17,21 +17,17 @@ from engine import tensorrt_api
 from engine.backends.base import BackendOptions, open_backend
 from engine.backends.cuda import CudaDevice
 from engine.compare import psnr
-from engine.errors import ModelError, OutOfMemoryError, PlanError
+from engine.errors import BuildCancelled, ModelError, OutOfMemoryError, PlanError
 from engine.plan import BARS, GRAPHS, PlanCache, PlanConfig, PlanRecord, ShapeProfile
 from engine.spec import ModelSpec, look_weights, sha256
 from engine.tensorrt_api import Machine
 
-__all__ = ["BuildCancelled", "Builder", "Progress", "graph_hashes", "onnx_graphs", "reference_picture"]
+__all__ = ["Builder", "Progress", "graph_hashes", "onnx_graphs", "reference_picture"]
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase, the steps done and the steps there are; may come from any thread."""
-
-
-class BuildCancelled(PlanError):
-    """The user stopped the build."""
 
 
 def onnx_graphs(folder: Path, spec: ModelSpec, precision: str) -> dict[str, bytes]:

@@ -30,7 +30,7 @@ Examples:
 """
 
 
-class ShapeType(click.ParamType[Any]):
+class ShapeType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """`1088x1920`, or `4x1088x1920` with a batch in front."""
 
     name = "[NxH]xW"
@@ -48,7 +48,7 @@ class ShapeType(click.ParamType[Any]):
         return tuple(int(part) for part in parts)
 
 
-class SizeType(click.ParamType[Any]):
+class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """`4GiB`, `512MiB`."""
 
     name = "size"
@@ -84,7 +84,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 
 
 @click.group(cls=_Group, invoke_without_command=True, epilog=EXAMPLES, context_settings={"max_content_width": 100})
-@click.option("--model", default=None, help="Name of a shipped model, or a model folder.  [default: the first shipped]")
+@click.option("--model", default=None, help="Model by name, or the path of a model folder.  [default: full]")
 @click.option("--gpu", default=0, show_default=True, type=click.IntRange(0), help="Number of the GPU (nvidia-smi).")
 @click.option("--precision", default="fp16", show_default=True, type=click.Choice(["fp16", "bf16", "fp32"]))
 @click.option("--tile", type=ShapeType((2,)), help="Largest tile, height x width.  [default: 1088x1920]")
@@ -174,20 +174,25 @@ def _config(
 
 
 def _model_folder(name: str | None) -> Path:
-    """Folder of a shipped model, or the one that was named; ModelError lists what there is."""
+    """Folder of a model by name or path, or of the first that is shipped; ModelError lists what there is."""
     import importlib.util
+    import os
+
+    from platformdirs import user_data_path
 
     from engine.errors import ModelError
 
     package = importlib.util.find_spec("stylize")
     places = [Path(place) / "models" for place in (package.submodule_search_locations or [])] if package else []
-    shipped = {p.parent.name: p.parent for place in places for p in sorted(place.glob("*/spec.json"))}
+    own = os.environ.get("STYLIZE_MODELS") or user_data_path("firewatch-stylizer", appauthor=False) / "models"
+    known = {p.parent.name: p.parent for place in [Path(own), *places] for p in sorted(place.glob("[!.]*/spec.json"))}
+    shipped = sorted(name for name, folder in known.items() if folder.parent in places)
     if name is None and shipped:
-        return next(iter(shipped.values()))
-    if name is not None and (name in shipped or (Path(name) / "spec.json").is_file()):
-        return shipped.get(name) or Path(name)
-    known = ", ".join(shipped) or "none"
-    raise ModelError(f"no model {name!r}: shipped are {known}; or give a model folder" if name else "give --model")
+        return known[shipped[0]]
+    if name is not None and (name in known or (Path(name) / "spec.json").is_file()):
+        return known.get(name) or Path(name)
+    names = ", ".join(sorted(known)) or "none"
+    raise ModelError(f"no model {name!r}: there are {names}; or give a model folder" if name else "give --model")
 
 
 def _dry_run(builder: Any, gpu: int, output: Path | None, as_json: bool) -> None:

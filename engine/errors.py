@@ -5,11 +5,12 @@ EngineError
 ├── BackendError        a backend that is missing or fails on this machine
 │   └── OutOfMemoryError    a tile too large for the device; smaller ones may do
 └── PlanError           a TensorRT plan that cannot be built or does not fit this machine
+    └── BuildCancelled      the user stopped the build
 """
 
 from __future__ import annotations
 
-__all__ = ["BackendError", "EngineError", "ModelError", "OutOfMemoryError", "PlanError"]
+__all__ = ["BackendError", "BuildCancelled", "EngineError", "ModelError", "OutOfMemoryError", "PlanError"]
 
 
 class EngineError(Exception):
@@ -30,3 +31,7 @@ class OutOfMemoryError(BackendError):
 
 class PlanError(EngineError):
     """A TensorRT plan cannot be built, or does not fit this machine."""
+
+
+class BuildCancelled(PlanError):
+    """The user stopped the build of a plan."""

@@ -7,11 +7,16 @@ import logging
 from engine.backends.base import choose_backend
 from stylize.settings import StyleSettings
 
-__all__ = ["AUTO", "choose_model"]
+__all__ = ["AUTO", "choose_model", "usual_backend"]
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
+
+
+def usual_backend(settings: StyleSettings) -> str:
+    """The backend that the settings ask for: a plan is one of TensorRT."""
+    return "tensorrt" if settings.plan is not None else settings.backend
 
 
 def choose_model(settings: StyleSettings, *, video: bool) -> str:
@@ -21,7 +26,9 @@ def choose_model(settings: StyleSettings, *, video: bool) -> str:
     """
     if settings.model != AUTO:
         return settings.model
-    backend = settings.backend if settings.backend != "auto" else choose_backend()[0]
+    backend = usual_backend(settings)
+    if backend == "auto":
+        backend = choose_backend("cuda" if settings.gpus else settings.device)[0]
     on_cpu = backend == "openvino" or settings.device == "cpu"
     name = "light" if video and on_cpu else "full"
     log.info("model %s: %s on %s", name, "video" if video else "photos", "a CPU" if on_cpu else backend)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,22 +23,23 @@ import cv2
 import numpy as np
 
 from engine.backends.base import Backend, BackendOptions, open_backend
-from engine.errors import OutOfMemoryError
+from engine.backends.frames import FrameRenderer, Rendering
+from engine.errors import PlanError
 from engine.spec import F32, ModelSpec, NormStatistics, look_weights
 from stylize.flow import FlowFilter
 from stylize.frame import Frame, FrameTransform, Image
 from stylize.memory import default_tile
-from stylize.model_choice import choose_model
+from stylize.model_choice import AUTO, choose_model, usual_backend
 from stylize.model_store import find_model
 from stylize.settings import BASE_SIDE, StyleSettings
 from stylize.tiling import TilePlan
-from stylize.video_frames import VideoStylizer
+from stylize.video_frames import NOTHING, VideoStylizer
 
 if TYPE_CHECKING:
     from stylize.media.video_probe import VideoInfo
     from stylize.video_job import VideoReport
 
-__all__ = ["Stylizer"]
+__all__ = ["Stylizer", "Stylizing"]
 
 log = logging.getLogger(__name__)
 
@@ -73,25 +75,29 @@ class Stylizer:
             raise ValueError("give either settings or single values, not both")
         self.settings = settings or StyleSettings(**values)
         self.folder = find_model(choose_model(self.settings, video=video))
-        options = BackendOptions(
+        self._chosen_for_gpu = video and self.settings.model == AUTO and self.folder.name != "light"
+        self.spec = ModelSpec.load(self.folder)
+        """The model's descriptor."""
+        self._options = BackendOptions(
             device=self.settings.device,
             precision=self.settings.precision,
             threads=self.settings.threads,
             cache=cache,
+            plan=None if self.settings.plan is None else Path(self.settings.plan),
         )
-        self.backend: Backend = open_backend(self.folder, name=self.settings.backend, options=options)
+        self._open = self._opener(usual_backend(self.settings), *self.settings.gpu_numbers[:1])
+        self._opened = ExitStack()
+        self.backend: Backend
+        """What renders, while the stylizer is open; of several GPUs the first."""
         self.seconds = {"probe": 0.0, "render": 0.0}
         """Time spent in each graph since the stylizer was opened."""
-        self._tile_limit: int | None = None
-        self._turn = threading.Lock()  # one picture in the network at a time, whatever thread it comes from
         self._looks = self._look_ends()
         if self.settings.tile:
             self._check_tile(self.settings.tile)
 
-    @property
-    def spec(self) -> ModelSpec:
-        """The model's descriptor."""
-        return self.backend.spec
+    def _opener(self, name: str, gpu: int | None = None) -> AbstractContextManager[Backend]:
+        options = self._options if gpu is None else replace(self._options, device=f"cuda:{gpu}")
+        return open_backend(self.folder, name=name, options=options)
 
     def _look_ends(self) -> tuple[F32, F32]:
         start, _, end = (self.settings.look or self.spec.usual_look).partition(":")
@@ -122,14 +128,22 @@ class Stylizer:
         self.__exit__(None, None, None)
 
     def __enter__(self) -> Stylizer:
-        self.backend.__enter__()
-        log.info("%s", self.backend.description)
+        with ExitStack() as stack:
+            self.backend = stack.enter_context(self._open)
+            others = [self._opener(self.backend.name, gpu) for gpu in self.settings.gpu_numbers[1:]]
+            backends = [self.backend, *(stack.enter_context(other) for other in others)]
+            self._renderer = FrameRenderer(backends)
+            self._opened = stack.pop_all()
+        for backend in backends:
+            log.info("%s", backend.description)
+        if self._chosen_for_gpu and self.backend.name == "openvino":
+            log.warning("model %s was chosen for a GPU and is slow on a CPU: --model light is quicker", self.spec.name)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.backend.__exit__(kind, error, trace)
+        self._opened.close()
 
     def image(self, image: Image) -> Image:
         """Stylize one picture, RGB uint8 ``(H, W, 3)`` of any size; the result has the same size."""
@@ -192,24 +206,32 @@ class Stylizer:
     def probe_view(self, view: Image, position: float = 0.0) -> NormStatistics:
         """Statistics of a picture whose `view` was taken before."""
         started = time.perf_counter()
-        with self._turn:
-            statistics = self.backend.probe(self._pad(view)[None], self.look_at(position))
+        statistics = self._renderer.probe(self._pad(view), self.look_at(position))
         self.seconds["probe"] += time.perf_counter() - started
         return statistics
 
     def render(self, image: Image, statistics: NormStatistics) -> Image:
         """Stylize a picture with given statistics; the result has the picture's size."""
+        return self.begin(image, statistics).result()
+
+    def begin(self, image: Image, statistics: NormStatistics) -> Stylizing:
+        """Begin to `render` a picture; as many as `depth` are under way at once."""
         started = time.perf_counter()
         height, width = image.shape[:2]
         scale = 1.0
         if self.settings.detail > 0:
             scale = min(1.0, BASE_SIDE * self.settings.detail / max(height, width))
         work = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
-        with self._turn:
-            fake = self._render_tiles(self._pad(work), statistics)[: work.shape[0], : work.shape[1]]
-        out = self.mix(image, _resize(fake, height, width))
+        rendering = self._renderer.submit(
+            self._pad(work), statistics, lambda size, limit: self.tile_plan(*size, limit).tiles
+        )
         self.seconds["render"] += time.perf_counter() - started
-        return out
+        return Stylizing(self, image, (work.shape[0], work.shape[1]), rendering)
+
+    @property
+    def depth(self) -> int:
+        """Pictures that may be under way at once: more than one on a GPU."""
+        return self._renderer.depth
 
     def _pad(self, image: Image) -> Image:
         """Mirror the right and lower border up to the sizes that the network takes."""
@@ -220,40 +242,44 @@ class Stylizer:
         bottom, right = height - image.shape[0], width - image.shape[1]
         return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT), np.uint8)
 
-    def _render_tiles(self, image: Image, statistics: NormStatistics) -> Image:
-        """All tiles of a padded picture; on lack of memory again with smaller ones."""
-        while True:
-            plan = self.tile_plan(*image.shape[:2])
-            try:
-                return plan.apply(image, lambda tile: self.backend.render(tile[None], statistics)[0])
-            except OutOfMemoryError as error:
-                side = max(plan.tile_height, plan.tile_width) // 2
-                side = side // self.spec.multiple * self.spec.multiple
-                if side <= 2 * self.spec.halo:
-                    raise
-                log.warning("%s; going on with tiles of %d pixels", error, side)
-                self._tile_limit = side
+    def tile_plan(self, height: int, width: int, limit: int | None = None) -> TilePlan:
+        """How a padded picture is cut: as the settings say, else whole when memory and the backend allow.
 
-    def tile_plan(self, height: int, width: int) -> TilePlan:
-        """How a padded picture is cut: as the settings say, else whole when memory allows."""
-        side = self._tile_limit or self.settings.tile
-        if side is None:
+        `limit`: pixels that a tile may have, as memory has run out with more; ValueError where that is too few.
+        """
+        side = self.settings.tile
+        largest = self._renderer.largest_tile
+        if side is None and largest is None:
             side = default_tile(self.spec, height, width)
-        if side == 0:
+        if limit is not None and height * width > limit:
+            side = min(side or max(height, width), math.isqrt(limit))
+        most = largest or (height, width)
+        if side:
+            self._check_tile(side)
+            side = side // self.spec.multiple * self.spec.multiple
+            most = min(side, most[0]), min(side, most[1])
+        if most[0] >= height and most[1] >= width:
             return TilePlan.whole(height, width)
-        self._check_tile(side)
-        side = side // self.spec.multiple * self.spec.multiple
+        if largest is not None and min(largest) < self._least_tile:
+            raise PlanError(
+                f"the plan takes tiles of up to {largest[0]}x{largest[1]}, {self.spec.name} needs sides of "
+                f"{self._least_tile}: build-engine --model {self.spec.name} --tile 1088x1920"
+            )
         return TilePlan(
             height=height,
             width=width,
-            tile_height=min(side, height),
-            tile_width=min(side, width),
+            tile_height=min(most[0], height),
+            tile_width=min(most[1], width),
             halo=self.spec.halo,
             multiple=self.spec.multiple,
         )
 
+    @property
+    def _least_tile(self) -> int:
+        return 2 * self.spec.halo + self.spec.multiple
+
     def _check_tile(self, side: int) -> None:
-        least = 2 * self.spec.halo + self.spec.multiple
+        least = self._least_tile
         if side < least:
             raise ValueError(
                 f"a tile of {side} pixels is smaller than twice the halo of {self.spec.halo}: choose {least} or more"
@@ -268,6 +294,25 @@ class Stylizer:
         share = np.array([strength, strength * (1 - keep), strength * (1 - keep)], np.float32)
         rgb = cv2.cvtColor(lab[0] + (lab[1] - lab[0]) * share, cv2.COLOR_LAB2RGB)
         return np.asarray(np.clip(np.rint(rgb * 255.0), 0, 255), np.uint8)
+
+
+class Stylizing:
+    """A picture under way; what `Stylizer.begin` returns."""
+
+    def __init__(self, stylizer: Stylizer, image: Image, size: tuple[int, int], rendering: Rendering) -> None:
+        self._stylizer, self._image, self._size, self._rendering = stylizer, image, size, rendering
+        self._result: Image | None = None
+
+    def result(self) -> Image:
+        """Wait for the stylized picture, of the picture's size; the same array at every call."""
+        if self._result is None:
+            started = time.perf_counter()
+            height, width = self._size
+            fake = self._rendering.result()[:height, :width]
+            self._result = self._stylizer.mix(self._image, _resize(fake, *self._image.shape[:2]))
+            self._image = NOTHING
+            self._stylizer.seconds["render"] += time.perf_counter() - started
+        return self._result
 
 
 def _resize(image: Image, height: int, width: int) -> Image:

@@ -23,6 +23,10 @@ class StyleSettings:
     """`openvino`, `torch`, `tensorrt`, or `auto`."""
     device: str | None = None
     """Device of the backend, such as `cuda:1`; None: its usual one."""
+    gpus: str | None = None
+    """NVIDIA GPUs that frames are shared out over, by number (`0,1`), instead of one `device`."""
+    plan: str | None = None
+    """Folder of a TensorRT plan; None: one that fits is taken from the cache, or built."""
     precision: str = "auto"
     """`fp32`, `fp16`, `bf16`, or `auto`: what the device does fast."""
     threads: int = 0
@@ -55,8 +59,21 @@ class StyleSettings:
             raise ValueError(f"tile is a number of pixels, or 0 for the whole picture, got {self.tile}")
         if not 0.0 <= self.smoothing <= 10.0:
             raise ValueError(f"smoothing lies between 0 and 10 seconds, got {self.smoothing}")
+        if self.gpus is not None and not (self.gpu_numbers and len(set(self.gpu_numbers)) == len(self.gpu_numbers)):
+            raise ValueError(f"gpus are numbers such as 0,1, each of them once, got {self.gpus!r}")
+        if self.gpus is not None and (self.device is not None or self.backend == "openvino"):
+            clash = "device" if self.device is not None else "backend openvino"
+            raise ValueError(f"gpus share frames out over NVIDIA GPUs by tensorrt or torch: leave out {clash} or gpus")
+        if self.plan is not None and self.backend not in ("auto", "tensorrt"):
+            raise ValueError(f"a plan is run by backend tensorrt, got backend {self.backend}: leave out one of them")
         if self.threads < 0:
             raise ValueError(f"threads is a number of CPU threads, or 0 for all, got {self.threads}")
+
+    @property
+    def gpu_numbers(self) -> tuple[int, ...]:
+        """Numbers in `gpus`; none where it is no list of numbers."""
+        parts = [part.strip() for part in (self.gpus or "").split(",")]
+        return tuple(int(part) for part in parts) if all(p.isascii() and p.isdigit() for p in parts) else ()
 
     def key(self, *facts: str) -> str:
         """Hash of everything that decides the pixels, with `facts` such as the model's hash.
@@ -64,6 +81,6 @@ class StyleSettings:
         Tiles, threads and the backend are left out: they change no more than rounding.
         """
         values = dataclasses.asdict(self)
-        for name in ("backend", "device", "precision", "threads", "tile"):
+        for name in ("backend", "device", "gpus", "plan", "precision", "threads", "tile"):
             del values[name]
         return hashlib.sha256(json.dumps([values, *facts], sort_keys=True).encode()).hexdigest()

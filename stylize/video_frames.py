@@ -15,7 +15,7 @@ from stylize.frame import Frame, Image
 from stylize.temporal import CUT_CONTENT, SceneSignature, is_cut, mean_statistics, window_weights
 
 if TYPE_CHECKING:
-    from stylize.pipeline import Stylizer
+    from stylize.pipeline import Stylizer, Stylizing
 
 __all__ = ["VideoStylizer"]
 
@@ -68,8 +68,8 @@ class VideoStylizer:
     seconds: dict[str, float] = field(default_factory=lambda: {"probe": 0.0, "render": 0.0})
     """Time spent in each graph for this video."""
     _window: deque[_Seen] = field(default_factory=deque, repr=False)
-    _last: tuple[int, Image] | None = field(default=None, repr=False)
-    """The frame that was rendered last, and its result."""
+    _last: tuple[int, Stylizing] | None = field(default=None, repr=False)
+    """The frame that was sent to the network last, and what becomes of it."""
 
     @property
     def context(self) -> int:
@@ -82,6 +82,18 @@ class VideoStylizer:
 
     def __call__(self, frames: Iterable[Frame], wanted: range) -> Iterator[Frame]:
         """See `FrameTransform`."""
+        under_way: deque[tuple[Frame, Stylizing]] = deque()
+        for seen in self._complete(frames, wanted):
+            under_way.append((seen.frame, self._begin(seen)))
+            while len(under_way) >= self.stylizer.depth:
+                yield self._finish(*under_way.popleft())
+        while under_way:
+            yield self._finish(*under_way.popleft())
+        self._window.clear()
+        self._last = None
+
+    def _complete(self, frames: Iterable[Frame], wanted: range) -> Iterator[_Seen]:
+        """Wanted frames that have all the neighbours that they will ever have."""
         window: deque[_Seen] = deque()
         self._window, self._last = window, None
         waiting = wanted.start
@@ -89,16 +101,13 @@ class VideoStylizer:
         for frame in frames:
             self._push(frame, shown=frame.index in wanted)
             while waiting in wanted and frame.index >= waiting + ahead:
-                yield self._finish(waiting)
+                yield window[waiting - window[0].frame.index]
                 waiting += 1
                 while window and window[0].frame.index < waiting - self.context:
                     window.popleft()
-        # The source has ended: what is left has all the neighbours it will ever have.
         while window and waiting in wanted and waiting <= window[-1].frame.index:
-            yield self._finish(waiting)
+            yield window[waiting - window[0].frame.index]
             waiting += 1
-        window.clear()
-        self._last = None
 
     def _push(self, frame: Frame, shown: bool) -> None:
         """Take a frame in: all that later frames need of it is small."""
@@ -113,17 +122,22 @@ class VideoStylizer:
             before.frame = replace(before.frame, data=NOTHING)
         self._window.append(seen)
 
-    def _finish(self, index: int) -> Frame:
-        seen = self._window[index - self._window[0].frame.index]
+    def _begin(self, seen: _Seen) -> Stylizing:
         assert seen.data is not None
-        leader = self._leader(index)
+        leader = self._leader(seen.frame.index)
         if self._last is None or self._last[0] != leader:
             statistics = self._statistics(leader)
             started = time.perf_counter()
-            self._last = (leader, self.stylizer.render(seen.data, statistics))
+            self._last = (leader, self.stylizer.begin(seen.data, statistics))
             self.seconds["render"] += time.perf_counter() - started
         seen.data = None
-        return replace(seen.frame, data=self._last[1])
+        return self._last[1]
+
+    def _finish(self, frame: Frame, picture: Stylizing) -> Frame:
+        started = time.perf_counter()
+        data = picture.result()
+        self.seconds["render"] += time.perf_counter() - started
+        return replace(frame, data=data)
 
     def _leader(self, index: int) -> int:
         """The frame whose result frame `index` takes: itself, unless it repeats those before it."""

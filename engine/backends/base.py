@@ -7,7 +7,8 @@ import importlib.util
 import logging
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import BackendError
+from engine.errors import BackendError, BuildCancelled, EngineError
 from engine.spec import F32, ModelSpec, NormStatistics
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Backend",
     "BackendOptions",
     "Tiles",
+    "candidates",
     "check_statistics",
     "check_tiles",
     "choose_backend",
@@ -126,19 +128,41 @@ BACKENDS: dict[str, Callable[[Path, ModelSpec, BackendOptions], Backend]] = {
 }
 
 
-def choose_backend() -> tuple[str, str]:
-    """The backend that `auto` takes on this machine, and why, in words."""
-    refusal = _why_not_tensorrt()
+def candidates(device: str | None = None) -> Iterator[tuple[str, str]]:
+    """Backends for a device that seem to run on this machine, the fastest first, each with the reason, in words.
+
+    A device of CUDA (`cuda`, `cuda:1`) leaves out what has no NVIDIA GPU, `cpu` what needs a GPU.
+    """
+    kind = (device or "").lower().partition(":")[0]
+    if kind == "cpu":
+        yield "openvino", "for the CPU"
+        return
+    refusal = "another device was asked for" if kind == "mps" else _why_not_tensorrt()
     if refusal is None:
-        return "tensorrt", "TensorRT and an NVIDIA GPU are there"
+        yield "tensorrt", "TensorRT and an NVIDIA GPU are there"
+    behind = f"; not tensorrt: {refusal}" if refusal else ""
     if gpu_in_sight() and importlib.util.find_spec("torch") is not None:
         import torch
 
-        if torch.cuda.is_available():
-            return "torch", f"CUDA device {torch.cuda.get_device_name()}; not tensorrt: {refusal}"
-        if torch.backends.mps.is_available():
-            return "torch", "Apple GPU"
-    return "openvino", f"no torch with a CUDA or Apple GPU; not tensorrt: {refusal}"
+        if torch.cuda.is_available() and kind != "mps":
+            yield "torch", f"CUDA device {torch.cuda.get_device_name()}{behind}"
+        elif torch.backends.mps.is_available() and kind != "cuda":
+            yield "torch", "Apple GPU"
+    if kind not in ("cuda", "mps"):
+        yield "openvino", f"no torch with a CUDA or Apple GPU{behind}"
+
+
+def choose_backend(device: str | None = None) -> tuple[str, str]:
+    """The backend that `auto` tries first on this machine, and why, in words.
+
+    Raises BackendError where none runs on the device.
+    """
+    for choice in candidates(device):
+        return choice
+    raise BackendError(
+        f"no backend for device {device!r} here (tensorrt: {_why_not_tensorrt()}; torch: "
+        f"{'sees no such GPU' if importlib.util.find_spec('torch') else 'is not installed'}): take another device"
+    )
 
 
 def gpu_in_sight() -> bool:
@@ -169,15 +193,52 @@ def _why_not_tensorrt() -> str | None:
         return str(error)
 
 
-def open_backend(folder: Path, *, name: str = "auto", options: BackendOptions | None = None) -> Backend:
-    """A backend for a model folder, not yet entered.
+class _Auto:
+    """The first of the `candidates` that opens; what the others complained about is logged."""
 
-    Raises BackendError for a name that does not exist, ModelError for a folder that is no model.
+    def __init__(self, folder: Path, spec: ModelSpec, options: BackendOptions) -> None:
+        self._folder, self._spec, self._options = folder, spec, options
+        self._opened: Backend | None = None
+
+    def __enter__(self) -> Backend:
+        failed: tuple[str, EngineError] | None = None
+        for name, reason in candidates(self._options.device):
+            if failed is not None:
+                log.warning("backend %s does not work here: %s. Going on with %s", *failed, name)
+            backend = BACKENDS[name](self._folder, self._spec, self._options)
+            try:
+                entered = backend.__enter__()
+            except EngineError as error:
+                if isinstance(error, BuildCancelled):
+                    raise
+                failed = name, error
+                continue
+            log.info("backend %s: %s", name, reason)
+            self._opened = backend
+            return entered
+        if failed is not None:
+            raise failed[1]
+        raise BackendError(choose_backend(self._options.device)[1])  # which raises by itself: there is no choice
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.__exit__(kind, error, trace)
+
+
+def open_backend(
+    folder: Path, *, name: str = "auto", options: BackendOptions | None = None
+) -> AbstractContextManager[Backend]:
+    """A backend for a model folder, not yet entered: ``with open_backend(...) as backend``.
+
+    `auto` tries the `candidates` in turn when it is entered.  Raises BackendError for a name that does not
+    exist, ModelError for a folder that is no model.
     """
-    spec = ModelSpec.load(folder)
+    spec, options = ModelSpec.load(folder), options or BackendOptions()
     if name == "auto":
-        name, reason = choose_backend()
-        log.info("backend %s: %s", name, reason)
+        return _Auto(folder, spec, options)
     if name not in BACKENDS:
         raise BackendError(f"unknown backend {name!r}; allowed: auto, {', '.join(BACKENDS)}")
-    return BACKENDS[name](folder, spec, options or BackendOptions())
+    return BACKENDS[name](folder, spec, options)

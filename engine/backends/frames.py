@@ -1,8 +1,9 @@
-"""Streams of frames through one or several backends, in order, with smaller tiles when memory runs out."""
+"""Frames through one or several backends, several under way at once, with smaller tiles when memory runs out."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, cast
@@ -12,26 +13,29 @@ import numpy.typing as npt
 
 from engine.backends.base import Backend
 from engine.errors import OutOfMemoryError
-from engine.spec import NormStatistics
+from engine.spec import F32, NormStatistics
 from engine.windows import Window, batches
 
-__all__ = ["FrameQueue", "Planner", "frame_queue", "render_frames"]
+__all__ = ["FrameQueue", "FrameRenderer", "Planner", "Rendering", "frame_queue", "render_frames"]
 
 log = logging.getLogger(__name__)
 
 Image = npt.NDArray[np.uint8]
 
-Planner = Callable[[tuple[int, int], int], Sequence[Window]]
-"""Windows for a frame of ``(height, width)``; the number says how often memory has run out so far.
+Planner = Callable[[tuple[int, int], int | None], Sequence[Window]]
+"""Windows for a frame of ``(height, width)``; the number is how many pixels a tile may have, None: any.
 
-ValueError: tiles cannot be any smaller.
+ValueError: tiles cannot be as small as that.
 """
 
 
 class FrameQueue(Protocol):
     """What takes a frame before the last one is done: `TensorRtBackend`, or any backend by `frame_queue`."""
 
-    depth: int
+    @property
+    def depth(self) -> int:
+        """Frames that may be under way at once."""
+        ...
 
     def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Window]) -> None:
         """Queue a frame ``(H, W, 3)``; OutOfMemoryError asks for smaller windows, nothing is queued then."""
@@ -43,7 +47,7 @@ class FrameQueue(Protocol):
 
 
 class _Immediate:
-    """Any backend as a queue that does its work at once."""
+    """Any backend as a queue that does its work at once, tile by tile."""
 
     depth = 1
 
@@ -52,16 +56,18 @@ class _Immediate:
         self._done: deque[Image] = deque()
 
     def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Window]) -> None:
+        if len(windows) == 1 and windows[0].padded.height * windows[0].padded.width == frame.size // 3:
+            self._done.append(self.backend.render(frame[None], statistics)[0])
+            return
         result = np.empty_like(frame)
-        for group in batches(windows, 1):
-            for window in group:
-                tile, kept = window.padded, window.region
-                cut = frame[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
-                done = self.backend.render(np.ascontiguousarray(cut)[None], statistics)[0]
-                top, left = kept.top - tile.top, kept.left - tile.left
-                result[kept.top : kept.top + kept.height, kept.left : kept.left + kept.width] = done[
-                    top : top + kept.height, left : left + kept.width
-                ]
+        for (window,) in batches(windows, 1):
+            tile, kept = window.padded, window.region
+            cut = frame[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
+            done = self.backend.render(np.ascontiguousarray(cut)[None], statistics)[0]
+            top, left = kept.top - tile.top, kept.left - tile.left
+            result[kept.top : kept.top + kept.height, kept.left : kept.left + kept.width] = done[
+                top : top + kept.height, left : left + kept.width
+            ]
         self._done.append(result)
 
     def collect(self) -> Image:
@@ -73,35 +79,130 @@ def frame_queue(backend: Backend) -> FrameQueue:
     return cast(FrameQueue, backend) if hasattr(backend, "submit") else _Immediate(backend)
 
 
-def render_frames(
-    backends: Sequence[Backend], frames: Iterable[tuple[Image, NormStatistics]], planner: Planner
-) -> Iterator[Image]:
-    """Stylize frames, shared out over entered backends in turn; results come in the order of the frames.
+class Rendering:
+    """One frame under way; `result` waits for it."""
 
-    As many frames are under way as the backends take together.  When memory runs out, the frames under
-    way are finished and the planner is asked for smaller tiles, for all frames that follow; none is lost.
+    def __init__(self, channel: _Channel) -> None:
+        self._channel = channel
+        self._image: Image | None = None
+        self._error: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether `result` would return, or raise, at once."""
+        return self._image is not None or self._error is not None
+
+    def result(self) -> Image:
+        """The stylized frame, the same array at every call; raises what its backend raised."""
+        self._channel.finish(self)
+        if self._error is not None:
+            raise self._error
+        assert self._image is not None
+        return self._image
+
+
+class _Channel:
+    """One backend and the frames under way on it, the oldest first.
+
+    Whoever needs a place takes in the oldest frame himself and leaves its picture with its `Rendering`,
+    so nobody waits for anybody else to fetch his, and a frame that nobody asks for any more blocks none.
     """
-    queues = [frame_queue(backend) for backend in backends]
-    busy: deque[FrameQueue] = deque()
-    shrunk = 0
-    for i, (frame, statistics) in enumerate(frames):
-        queue = queues[i % len(queues)]
-        while busy.count(queue) >= queue.depth:
-            yield busy.popleft().collect()
-        windows = planner((frame.shape[0], frame.shape[1]), shrunk)
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.queue = frame_queue(backend)
+        self.lock = threading.RLock()
+        self._under_way: deque[Rendering] = deque()
+
+    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Window]) -> Rendering:
+        with self.lock:
+            while len(self._under_way) >= self.queue.depth:
+                self._take_in()
+            self.queue.submit(frame, statistics, windows)
+            rendering = Rendering(self)
+            self._under_way.append(rendering)
+        return rendering
+
+    def finish(self, rendering: Rendering | None = None) -> None:
+        """Wait for a frame, or for all."""
+        with self.lock:
+            while self._under_way if rendering is None else not rendering.done:
+                self._take_in()
+
+    def _take_in(self) -> None:
+        oldest = self._under_way.popleft()
+        try:
+            oldest._image = self.queue.collect()
+        except BaseException as error:
+            oldest._error = error
+            if not isinstance(error, Exception):
+                raise
+
+
+class FrameRenderer:
+    """Shares frames out over entered backends in turn; may be used from several threads.
+
+    When memory runs out, the frames under way on that backend are finished and the planner is asked for
+    smaller tiles, for this frame and all that follow; none is lost.
+    """
+
+    def __init__(self, backends: Sequence[Backend]) -> None:
+        self._channels = [_Channel(backend) for backend in backends]
+        self._lock = threading.Lock()
+        self._turn = 0
+        self._limit: int | None = None
+
+    @property
+    def depth(self) -> int:
+        """Frames that may be under way at once; more make their sender wait."""
+        return sum(channel.queue.depth for channel in self._channels)
+
+    @property
+    def largest_tile(self) -> tuple[int, int] | None:
+        """Height and width of the largest tile that all backends take; None: whatever memory allows."""
+        sizes = [size for c in self._channels if (size := getattr(c.backend, "largest_tile", None)) is not None]
+        return (min(h for h, _ in sizes), min(w for _, w in sizes)) if sizes else None
+
+    def probe(self, view: Image, look: F32) -> NormStatistics:
+        """See `Backend.probe`, for one view ``(H, W, 3)``.  Always by the first backend."""
+        first = self._channels[0]
+        with first.lock:
+            return first.backend.probe(view[None], look)
+
+    def submit(self, frame: Image, statistics: NormStatistics, planner: Planner) -> Rendering:
+        """Begin to stylize a frame ``(H, W, 3)``, which may be changed as soon as this returns.
+
+        Raises OutOfMemoryError when the planner has no smaller tiles.
+        """
+        with self._lock:
+            channel = self._channels[self._turn % len(self._channels)]
+            self._turn += 1
+        size = frame.shape[0], frame.shape[1]
+        windows = planner(size, self._limit)
         while True:
             try:
-                queue.submit(frame, statistics, windows)
-                break
+                return channel.submit(frame, statistics, windows)
             except OutOfMemoryError as error:
-                while busy:
-                    yield busy.popleft().collect()
-                shrunk += 1
+                channel.finish()
+                most = max(window.padded.height * window.padded.width for window in windows)
                 try:
-                    windows = planner((frame.shape[0], frame.shape[1]), shrunk)
+                    windows = planner(size, most // 2)
                 except ValueError:
                     raise error from None
                 log.warning("%s; going on with smaller tiles", error)
-        busy.append(queue)
-    while busy:
-        yield busy.popleft().collect()
+                with self._lock:
+                    self._limit = min(most // 2, self._limit or most)
+
+
+def render_frames(
+    backends: Sequence[Backend], frames: Iterable[tuple[Image, NormStatistics]], planner: Planner
+) -> Iterator[Image]:
+    """Stylize a stream of frames; results come in the order of the frames."""
+    renderer = FrameRenderer(backends)
+    under_way: deque[Rendering] = deque()
+    for frame, statistics in frames:
+        under_way.append(renderer.submit(frame, statistics, planner))
+        if len(under_way) >= renderer.depth:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()

@@ -38,7 +38,7 @@ class OpenVinoBackend:
 
     def __init__(self, folder: Path, spec: ModelSpec, options: BackendOptions) -> None:
         self.folder, self.spec, self.options = folder, spec, options
-        self.device = options.device or "CPU"
+        self.device = (options.device or "CPU").upper()
         self._core: Any = None
         self._models: dict[str, ov.Model] = {}
         self._requests: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
@@ -49,6 +49,11 @@ class OpenVinoBackend:
         except ImportError as error:
             raise BackendError("OpenVINO is not installed: pip install openvino") from error
         self._core = ov.Core()
+        try:
+            self._core.get_property(self.device, "FULL_DEVICE_NAME")
+        except RuntimeError as error:
+            known = ", ".join(self._core.available_devices)
+            raise BackendError(f"OpenVINO has no device {self.options.device!r} here: choose {known}") from error
         if self.options.cache is not None:
             self._core.set_property({"CACHE_DIR": str(self.options.cache)})
         for graph in ("probe", "render"):

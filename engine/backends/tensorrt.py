@@ -152,16 +152,27 @@ class TensorRtBackend:
         for window in windows:
             self._check_shape(self._profile, (1, window.padded.height, window.padded.width, 3))
         lane = self._free_lane()
+        try:
+            groups = self._reserved(lane, frame, windows, self._profile.max[0])
+        except OutOfMemoryError:
+            if self._profile.max[0] == 1 or len(windows) == 1:
+                raise
+            groups = self._reserved(lane, frame, windows, 1)
         with self._device.current():
-            groups = list(batches(windows, self._profile.max[0]))
-            lane.reserve_frame(frame.nbytes, self.spec.norm_channels)
-            lane.reserve_tiles(groups, frame.shape)
             lane.upload(lane.frame.reserve(0), frame.reshape(-1))
             lane.upload_statistics(statistics)
             for group in groups:
                 lane.render_windows(group, frame.shape)
             lane.start_download(lane.result.reserve(0), frame.nbytes)
         self._busy.append((lane, frame.shape))
+
+    def _reserved(self, lane: _Lane, frame: Image, windows: Sequence[Window], batch: int) -> list[list[Window]]:
+        """Windows in batches that there is memory for."""
+        groups = list(batches(windows, batch))
+        with self._device.current():
+            lane.reserve_frame(frame.nbytes, self.spec.norm_channels)
+            lane.reserve_tiles(groups, frame.shape)
+        return groups
 
     def collect(self) -> Image:
         """The oldest frame that was submitted, stylized."""
@@ -196,6 +207,12 @@ class TensorRtBackend:
         return lane
 
     def _check_shape(self, profile: ShapeProfile, shape: tuple[int, ...]) -> None:
+        if any(n < low for n, low in zip(shape, profile.min, strict=False)):
+            least = "x".join(map(str, profile.min[1:]))
+            raise PlanError(
+                f"the plan takes tiles from {least} up, got {shape[1]}x{shape[2]}: build one for smaller pictures, "
+                f"build-engine --tile {profile.max[1]}x{profile.max[2]}"
+            )
         if not profile.holds((shape[0], shape[1], shape[2])):
             largest = "x".join(map(str, profile.max[1:]))
             raise OutOfMemoryError(
@@ -227,7 +244,11 @@ class TensorRtBackend:
             found[1].verify(found[0])
             return found
         profile = ShapeProfile.of_tile(self.spec, *DEFAULT_TILE, 1)
-        log.warning("no plan of %s for %s yet: building one, once; this takes minutes", self.spec.name, machine)
+        log.warning(
+            "no TensorRT plan of %s for %s yet: building one, once, which may take several minutes; it is kept in %s. "
+            "To have it beforehand: build-engine --model %s --gpu %d; to do without: --backend torch or openvino",
+            *(self.spec.name, machine, cache.plans, self.spec.name, self._device.index),
+        )
         builder = Builder(
             self.folder, PlanConfig(profile=profile, precision=precision), cache=cache, gpu=self._device.index
         )
@@ -335,6 +356,8 @@ class _Lane:
 
     def reserve_frame(self, size: int, channels: int) -> None:
         """Room for a frame, its result and its statistics."""
+        if self._uploads:  # left over from a frame that failed on the way
+            self.synchronize()
         for buffer in (self.frame, self.result):
             buffer.reserve(size)
         self.vectors.reserve(8 * channels)

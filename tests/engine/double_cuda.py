@@ -41,6 +41,7 @@ class State:
         self.threads = threading.local()
         self.copied_to_device = 0
         self.used_gpus: list[int] = []
+        self.executed: list[int] = []
         self.retained = self.detached = 0
         self.initialised = False
 

@@ -403,6 +403,7 @@ class IExecutionContext:
                 ctypes.memmove(addresses[name], np.ascontiguousarray(result).ctypes.data, result.nbytes)
 
         cuda.state.streams[stream_handle].enqueue(run)
+        cuda.state.executed.append(cuda._current())
         return True
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from engine_graphs import OnnxBackend
 from engine_models import landscape
 
 from engine.backends.base import BackendOptions, choose_backend, open_backend
-from engine.backends.frames import render_frames
+from engine.backends.frames import Planner, render_frames
 from engine.backends.tensorrt import TensorRtBackend
-from engine.builder import BuildCancelled, Builder
+from engine.builder import Builder
 from engine.compare import psnr
-from engine.errors import BackendError, OutOfMemoryError, PlanError
+from engine.errors import BackendError, BuildCancelled, OutOfMemoryError, PlanError
 from engine.plan import PlanCache, PlanConfig, PlanRecord, ShapeProfile
 from engine.spec import ModelSpec, NormStatistics, look_weights
 from stylize.tiling import TilePlan
@@ -63,9 +64,9 @@ def reference(folder: Path, images: Any, statistics: NormStatistics) -> Any:
         return slow.render(images, statistics)
 
 
-def tiles_of(spec: ModelSpec, side: int = SIDE, halo: int | None = None) -> Callable[[tuple[int, int], int], Any]:
-    def planner(size: tuple[int, int], shrunk: int) -> Any:
-        tile = side // 2**shrunk // spec.multiple * spec.multiple
+def tiles_of(spec: ModelSpec, side: int = SIDE, halo: int | None = None) -> Planner:
+    def planner(size: tuple[int, int], limit: int | None) -> Any:
+        tile = min(side, math.isqrt(limit or side**2)) // spec.multiple * spec.multiple
         return TilePlan(
             height=size[0],
             width=size[1],
@@ -271,7 +272,8 @@ def test_plan_is_built_on_demand(
     monkeypatch.setattr("engine.backends.tensorrt.DEFAULT_TILE", (64, 64))
     with TensorRtBackend(folder, spec, BackendOptions(cache=cache.root)) as running:
         assert running.largest_tile == (64, 64)
-    assert "no plan of light for NVIDIA Double 4090" in caplog.text
+    for part in ("no TensorRT plan of light for NVIDIA Double 4090", "several minutes", str(cache.plans), "--gpu 0"):
+        assert part in caplog.text
     assert doubles.trt.builds == 2 and len(cache.records()) == 1
 
 

@@ -174,8 +174,8 @@ def test_smoothing_calms_statistics_but_not_across_a_cut(skip_model, moving):
     def statistics(smoothing):
         seen = []
         with open_with(skip_model, smoothing=smoothing) as stylizer:
-            real = stylizer.render
-            stylizer.render = lambda image, s: seen.append(s.scale) or real(image, s)
+            real = stylizer.begin
+            stylizer.begin = lambda image, s: seen.append(s.scale) or real(image, s)
             list(stylizer.transform(10)(moving, range(20)))
         return np.stack(seen)
 
@@ -206,7 +206,7 @@ def counted(stylizer, name):
 def test_repeated_frames_are_not_rendered_twice(skip_model, halting):
     count = len(halting)
     with open_with(skip_model, smoothing=0.3) as stylizer:
-        renders = counted(stylizer, "render")
+        renders = counted(stylizer, "begin")
         video = stylizer.transform(10)
         out = list(video(iter(halting), range(count)))
     assert [f.index for f in out] == list(range(count)) and [f.pts for f in out] == [f.pts for f in halting]
