@@ -27,6 +27,7 @@ from stylize.frame import Image
 from stylize.media.image_settings import READ_SUFFIXES, ImageSettings, shown
 from stylize.media.image_write import DiskFullError, Written, check_target, write_image
 from stylize.media.images import Picture, image_size, read_image
+from stylize.sharding import Shard
 
 __all__ = ["FolderReport", "PhotoReport", "Transform", "stylize_folder", "stylize_image"]
 
@@ -105,21 +106,29 @@ def find_photos(source: Path, output: Path, settings: ImageSettings) -> Scan:
 
 
 def find_work(
-    scan: Scan, source: Path, output: Path, settings: ImageSettings, entries: dict[str, Entry]
+    scan: Scan,
+    source: Path,
+    output: Path,
+    settings: ImageSettings,
+    entries: dict[str, Entry],
+    shard: Shard | None = None,
 ) -> tuple[list[Item], list[PhotoReport]]:
-    """The photos of a scan with the places of their results, and what is reported at once."""
+    """The photos of a scan with the places of their results, and what is reported at once; of a shard its share."""
     targets = assign_targets(scan.photos, settings, {entry.target: entry.source for entry in entries.values()})
     items = [
         Item(name=name, source=source / name, target=output / target, result=target.as_posix())
         for name, target in targets.items()
+        if shard is None or shard.has_file(name.as_posix())
     ]
     reports = [
         PhotoReport(source=str(source / name), status="failed", reason="unreadable", message=f"{shown(name)}: {why}")
         for name, why in scan.problems
+        if shard is None or shard.has_file(name.as_posix())
     ]
     reports += [
         PhotoReport(source=str(source / name), status="skipped", reason="link", message="a link to a photo of this run")
         for name in scan.links
+        if shard is None or shard.has_file(name.as_posix())
     ]
     return items, reports
 
@@ -169,12 +178,14 @@ def stylize_folder(
     settings: ImageSettings,
     *,
     transform_key: str,
+    shard: Shard | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> FolderReport:
     """Stylize all photos below `source` into `target` (``<source>/stylized`` where None), the tree mirrored.
 
     `transform_key` names the network and its settings: results made by another are not up to date.
+    With a `shard` only its share of the photos is done; other shards may run at the same time.
     `progress` is called in this thread with each report as it comes, how many there are, and how many
     there will be.  Ctrl-C and `stop` end the run after what is being written; the same call goes on
     later.  A photo that fails is reported and does not stop the others; a full disk does.
@@ -185,8 +196,8 @@ def stylize_folder(
     started = time.monotonic()
     output = output_folder(source, target)
     scan = find_photos(source, output, settings)
-    with FolderJournal(output) as journal:
-        items, reports = find_work(scan, source, output, settings, journal.entries)
+    with FolderJournal(output, shard) as journal:
+        items, reports = find_work(scan, source, output, settings, journal.entries, shard)
         run = _Run(items, reports, transform, settings, journal, result_key(transform_key, settings))
         halted = run.go(progress, stop or threading.Event())
     return FolderReport(

@@ -3,6 +3,9 @@
 One JSON object a line in a hidden file beside the results.  A line is on the disk before its result
 takes its name, so a run that is killed at any moment knows, next time, every result that is there; a
 line whose result is not there counts for nothing, and a last line that was cut off is dropped.
+
+Jobs of an array each keep a journal of their own beside it (``.stylize-3-of-8.jsonl``); every run reads them
+all, and the next run that is no shard takes them into its own.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import errno
 import json
 import logging
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +25,15 @@ from stylize.errors import OutputError, ResumeError
 from stylize.folder_scan import JOURNAL_NAME
 from stylize.media.image_settings import shown
 from stylize.media.image_write import write_bytes
+from stylize.sharding import Shard
 
 __all__ = ["Entry", "FolderJournal", "read_journal"]
 
 _log = logging.getLogger(__name__)
 _HEADER = {"stylize-folder": 1}
-_LOCK_NAME = ".stylize.lock"
+_SHARDS = ".stylize-*-of-*.jsonl"
+_PATIENCE = 30.0
+"""Seconds that a shard waits while another one looks whether a run that is no shard is at work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +82,21 @@ def read_journal(output: Path) -> dict[str, Entry]:
 
     Raises ResumeError where the journal is of another version or cannot be read.
     """
-    return _read(output)[0]
+    entries = _read(output / JOURNAL_NAME)[0]
+    for path in _shard_journals(output):
+        entries |= _read(path)[0]
+    return entries
 
 
-def _read(output: Path) -> tuple[dict[str, Entry], bool]:
-    """Entries, and whether the file is clean: no line damaged, cut off or outdated."""
-    path = output / JOURNAL_NAME
+def _shard_journals(output: Path) -> list[Path]:
+    """Journals of shards, the latest last."""
+    with suppress(OSError):
+        return sorted(output.glob(_SHARDS), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    return []
+
+
+def _read(path: Path) -> tuple[dict[str, Entry], bool]:
+    """Entries of one journal, and whether the file is clean: no line damaged, cut off or outdated."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -112,27 +127,24 @@ def _read(output: Path) -> tuple[dict[str, Entry], bool]:
 class FolderJournal:
     """The journal opened for a run; a second run into the same folder is refused meanwhile.
 
+    Shards of one array may run at once, but neither the same shard twice nor a shard beside a run that is none.
     A context manager; entering makes the folder.  Raises OutputError where that is impossible.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, shard: Shard | None = None) -> None:
         self.output = output
+        self.shard = shard
         self.entries: dict[str, Entry] = {}
         self._stack = ExitStack()
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> FolderJournal:
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
-        path = self.output / JOURNAL_NAME
         try:
             with ExitStack() as stack:
                 self.output.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(self.output / _LOCK_NAME, timeout=0))
-                self.entries, clean = _read(self.output)
-                if not clean:
-                    values = [_HEADER, *map(asdict, self.entries.values())]
-                    write_bytes(path, b"".join(map(_line, values)), overwrite=True)
+                path = self._take(stack) if self.shard is None else self._take_share(stack, self.shard)
                 self._file = stack.enter_context(path.open("ab", buffering=0))
                 self._stack = stack.pop_all()
         except Timeout as error:
@@ -144,6 +156,41 @@ class FolderJournal:
                 f"{shown(self.output)}: cannot be written ({error.strerror}): choose another folder with -o"
             ) from error
         return self
+
+    def _take(self, stack: ExitStack) -> Path:
+        """Lock the folder for a run that is no shard; what shards noted comes into its journal."""
+        from filelock import FileLock
+
+        path = self.output / JOURNAL_NAME
+        stack.enter_context(FileLock(_lock(path), timeout=0))
+        shards = _shard_journals(self.output)
+        for other in shards:
+            with FileLock(_lock(other), timeout=0):
+                pass
+        clean = _read(path)[1]
+        self.entries = read_journal(self.output)
+        if shards or not clean:
+            _rewrite(path, self.entries)
+        for other in shards:
+            other.unlink()
+            _lock(other).unlink(missing_ok=True)
+        return path
+
+    def _take_share(self, stack: ExitStack, shard: Shard) -> Path:
+        """Lock one share of the folder."""
+        from filelock import FileLock
+
+        path = self.output / f".stylize-{shard.number}-of-{shard.count}.jsonl"
+        stack.enter_context(FileLock(_lock(path), timeout=0))
+        main = self.output / JOURNAL_NAME
+        with FileLock(_lock(main), timeout=_PATIENCE):
+            if not main.exists():
+                _rewrite(main, {})
+        own, clean = _read(path)
+        if not clean:
+            _rewrite(path, own)
+        self.entries = read_journal(self.output)
+        return path
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -168,3 +215,12 @@ class FolderJournal:
 def _line(values: dict[str, Any]) -> bytes:
     """One line of ASCII; names that are no valid text come back as they were (lone surrogates, escaped)."""
     return json.dumps(values).encode("ascii") + b"\n"
+
+
+def _lock(journal: Path) -> Path:
+    """The lock of a journal."""
+    return journal.with_suffix(".lock")
+
+
+def _rewrite(path: Path, entries: dict[str, Entry]) -> None:
+    write_bytes(path, b"".join(map(_line, [_HEADER, *map(asdict, entries.values())])), overwrite=True)

@@ -16,6 +16,7 @@ from stylize.folder_scan import output_folder
 from stylize.media.image_encode import encode
 from stylize.media.image_settings import ImageSettings, format_of
 from stylize.media.images import image_size, read_image
+from stylize.sharding import Shard
 
 __all__ = ["FolderPlan", "PlannedPhoto", "plan_folder"]
 
@@ -66,6 +67,7 @@ def plan_folder(
     *,
     transform_key: str,
     transform: Transform | None = None,
+    shard: Shard | None = None,
 ) -> FolderPlan:
     """Plan what `stylize_folder` would do with the same arguments; writes nothing.
 
@@ -75,7 +77,7 @@ def plan_folder(
     output = output_folder(source, target)
     scan = find_photos(source, output, settings)
     entries = read_journal(output)
-    items, others = find_work(scan, source, output, settings, entries)
+    items, others = find_work(scan, source, output, settings, entries, shard)
     photos: list[PlannedPhoto] = []
     todo: list[Item] = []
     for item in items:

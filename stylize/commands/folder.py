@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from stylize.commands.options import open_stylizer, settings_or_usage, stop_on_terminate, style_options
+from stylize.commands.options import open_stylizer, settings_or_usage, shard_option, stop_on_terminate, style_options
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
     from stylize.folder_plan import FolderPlan
     from stylize.folder_report import FolderReport, PhotoReport
+    from stylize.sharding import Shard
 
 __all__ = ["folder"]
 
@@ -46,6 +47,7 @@ __all__ = ["folder"]
 @click.option("--jobs", type=click.IntRange(1, 3), default=3, show_default=True, help="Photos in the works at once.")
 @click.option("--keep-times", is_flag=True, help="Give results the file times of their sources.")
 @click.option("--recursive/--flat", default=True, show_default=True, help="Go through sub-folders, too.")
+@shard_option("Do only share i of n of the photos, for job arrays.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option(
     "--report", is_flag=True, help="Write a page with before/after sliders, times and errors: OUTPUT/report.html."
@@ -60,6 +62,7 @@ def folder(
     output: Path | None,
     format_: str,
     strip_metadata: bool,
+    shard: Shard | None,
     dry_run: bool,
     report: bool,
     json_: bool,
@@ -81,7 +84,9 @@ def folder(
     settings = settings_or_usage(ImageSettings, format=format_, metadata=not strip_metadata, **values)
     with open_stylizer(style) as stylizer:
         if dry_run:
-            plan = plan_folder(source, output, settings, transform_key=stylizer.key, transform=stylizer.image)
+            plan = plan_folder(
+                source, output, settings, transform_key=stylizer.key, transform=stylizer.image, shard=shard
+            )
             click.echo(json.dumps(plan.as_dict(), indent=2)) if json_ else _show_plan(plan)
             return
         with tqdm(unit="photo", dynamic_ncols=True, disable=ctx.obj["quiet"] or None) as bar:
@@ -99,22 +104,24 @@ def folder(
                     stylizer.image,
                     settings,
                     transform_key=stylizer.key,
+                    shard=shard,
                     progress=progress,
                     stop=stop,
                 )
     click.echo(json.dumps(result.as_dict(), indent=2)) if json_ else _summary(result, ctx.obj["quiet"])
     if report:
-        _write_page(result, {**asdict(style), **asdict(settings)}, ctx.obj["quiet"] or json_)
+        name = f"report-{shard.number}-of-{shard.count}.html" if shard else "report.html"
+        path = Path(result.output) / name
+        _write_page(path, result, {**asdict(style), **asdict(settings)}, ctx.obj["quiet"] or json_)
     if result.interrupted:
         ctx.exit(130)
     ctx.exit(0 if result.complete else 1)
 
 
-def _write_page(result: FolderReport, settings: dict[str, Any], quiet: bool) -> None:
+def _write_page(path: Path, result: FolderReport, settings: dict[str, Any], quiet: bool) -> None:
     """The report as a page."""
     from stylize.report import folder_entries, write_report
 
-    path = Path(result.output) / "report.html"
     write_report(path, f"Photos of {result.source}", folder_entries(result), settings, seconds=result.seconds)
     if not quiet:
         click.echo(f"report: {path}")
