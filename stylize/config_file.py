@@ -2,8 +2,8 @@
 
 An option's value comes from the first of: command line, environment (``STYLIZE_VIDEO_CRF``),
 ``stylize.toml`` in the current folder, ``stylize.toml`` of the user, built-in default.  Keys are the
-names of the options.  Keys at the top apply to every command that has the option, keys in a section
-such as ``[video]`` to that command.
+names of the options.  Keys at the top apply to every command that has the option (``verbose``,
+``quiet`` and ``log-file`` to the program), keys in a section such as ``[video]`` to that command.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from stylize.errors import InputError, OutputError
 __all__ = [
     "CONFIGURED",
     "FILE_NAME",
+    "PROGRAM",
     "config_files",
     "defaults_from",
     "load_defaults",
@@ -34,8 +35,11 @@ __all__ = [
 
 FILE_NAME = "stylize.toml"
 
-CONFIGURED = ("video", "folder", "image", "preview", "compare")
+CONFIGURED = ("video", "folder", "image", "join", "preview", "compare")
 """Commands whose options may stand in the file."""
+
+PROGRAM = ""
+"""Stands among the commands for the program itself: its options have no section."""
 
 
 def user_file() -> Path:
@@ -51,20 +55,33 @@ def config_files() -> list[Path]:
 
 
 def show_environment(command: click.Command, prefix: str) -> click.Command:
-    """Make a command's help list the environment variables that set its options."""
-    names = [f"{prefix}_{o.name.upper()}" for o in command.params if isinstance(o, click.Option) and o.name]
-    if names and not isinstance(command, click.Group):
-        command.epilog = f"Environment variables, each for the option of its name: {', '.join(names)}."
+    """Give every option its environment variable, ``PREFIX_KEEP_COLOR`` for --keep-color, and list them in the help."""
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            show_environment(child, f"{prefix}_{_variable(name)}")
+        return command
+    options = _options(command)
+    for name, option in options.items():
+        option.envvar = f"{prefix}_{_variable(name)}"
+    if options:
+        names = ", ".join(str(option.envvar) for option in options.values())
+        command.epilog = f"Environment variables, each for the option of its name: {names}."
     return command
 
 
+def _variable(name: str) -> str:
+    return name.upper().replace("-", "_")
+
+
 def load_defaults() -> dict[str, dict[str, Any]]:
-    """`defaults_from` the files that exist, for all commands that may be configured."""
+    """`defaults_from` the files that exist, for the program and all commands that may be configured."""
     files = config_files()
     if not files:
         return {}
+    from stylize.cli import stylize
+
     modules = {name: importlib.import_module(f"stylize.commands.{name}") for name in CONFIGURED}
-    return defaults_from(files, {name: getattr(module, name) for name, module in modules.items()})
+    return defaults_from(files, {PROGRAM: stylize, **{name: getattr(m, name) for name, m in modules.items()}})
 
 
 def defaults_from(files: Iterable[Path], commands: Mapping[str, click.Command]) -> dict[str, dict[str, Any]]:
@@ -77,8 +94,8 @@ def defaults_from(files: Iterable[Path], commands: Mapping[str, click.Command]) 
         values = _read(path)
         sections = {key: value for key, value in values.items() if isinstance(value, dict)}
         for key in sections:
-            if key not in commands:
-                raise InputError(f"{path}: unknown section [{key}]{_nearest(key, commands)}")
+            if key not in commands or key == PROGRAM:
+                raise InputError(f"{path}: unknown section [{key}]{_nearest(key, set(commands) - {PROGRAM})}")
         for key, value in values.items():
             if key not in sections:
                 _set_for_all(path, key, value, commands, defaults)
@@ -126,13 +143,13 @@ def _plain(key: str) -> str:
 
 
 def _options(command: click.Command) -> dict[str, click.Option]:
-    """The options of a command by their long names."""
+    """The options of a command by their long names; hidden ones do not count."""
     return {
         name.removeprefix("--"): option
         for option in command.params
-        if isinstance(option, click.Option)
+        if isinstance(option, click.Option) and not option.hidden
         for name in option.opts
-        if name.startswith("--") and name != "--help"
+        if name.startswith("--") and name not in ("--help", "--version")
     }
 
 

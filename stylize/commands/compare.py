@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import click
-from tqdm import tqdm
+
+from stylize.progress import progress_bar
 
 __all__ = ["compare"]
 
@@ -74,7 +75,7 @@ def _videos(source: Path, result: Path, target: Path | None, mode: str, json_: b
     from stylize.commands.options import settings_or_usage
     from stylize.comparison import compare_videos
 
-    with tqdm(unit="frame", dynamic_ncols=True, disable=True if quiet else None) as bar:
+    with progress_bar(unit="frame", quiet=quiet) as bar:
 
         def progress(done: int, total: int | None) -> None:
             bar.total = total
@@ -83,7 +84,8 @@ def _videos(source: Path, result: Path, target: Path | None, mode: str, json_: b
         figures = settings_or_usage(
             compare_videos, source=source, result=result, target=target, mode=mode, progress=progress
         )
-    click.echo(json.dumps(figures.to_json()) if json_ else "\n".join(figures.lines()))
+    if json_ or not quiet:
+        click.echo(json.dumps(figures.to_json()) if json_ else "\n".join(figures.lines()))
 
 
 def _photos(source: Path, result: Path, target: Path | None, mode: str, json_: bool, quiet: bool) -> None:

@@ -28,7 +28,8 @@ def models(ctx: click.Context) -> None:
 
 @models.command("list")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
-def list_models(json_: bool = False) -> None:
+@click.pass_context
+def list_models(ctx: click.Context, json_: bool = False) -> None:
     """List the models that can be called by name; '*' marks the one that is used by default."""
     from stylize.model_report import default_model, summary
     from stylize.model_store import all_models, user_folder
@@ -51,7 +52,8 @@ def list_models(json_: bool = False) -> None:
         click.echo("  Used by default: light for video on a CPU, else full.")
     if not rows:
         click.echo("No models. 'stylize models import FILE' takes a checkpoint.")
-    click.echo(f"Your models are kept in {user_folder()}", err=True)
+    if not ctx.obj["quiet"]:
+        click.echo(f"Your models are kept in {user_folder()}", err=True)
 
 
 @models.command("show")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
 from stylize.commands.options import open_stylizer, settings_or_usage, style_options
+from stylize.progress import progress_bar
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def preview(
             settings_or_usage(stylizer.restyled, look=cell.settings.look)  # before any work, what does not exist
         pictures = _pictures(source, video, frames or (2 if grid else 4), at)
         total = len(pictures) * len(columns)
-        with tqdm(total=total, unit="picture", dynamic_ncols=True, disable=ctx.obj["quiet"] or None) as bar:
+        with progress_bar(total=total, unit="picture", quiet=ctx.obj["quiet"]) as bar:
             sheet = render_sheet(stylizer, pictures, columns, progress=lambda done: bar.update(done - bar.n) and None)
         model = style.model if style.model != "auto" else spec.name
     lines = [

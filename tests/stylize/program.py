@@ -29,7 +29,10 @@ class Program:
             with pytest.raises(SystemExit) as ended:
                 main()
         finally:
-            logging.getLogger().handlers = handlers
+            root = logging.getLogger()
+            for handler in set(root.handlers) - set(handlers):
+                handler.close()
+            root.handlers = handlers
         out, err = self.capsys.readouterr()
         assert ended.value.code == expect, out + err
         return Done(out, err)

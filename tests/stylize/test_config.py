@@ -96,7 +96,62 @@ def test_a_mistake_in_the_file_is_one_line_and_does_not_stop_other_commands(prog
     program("models", "show", "--help")
 
 
+def test_the_programs_own_options_stand_in_the_file(program, tmp_path):
+    args = ("image", "gone.jpg", "-o", "b.jpg")
+    written(tmp_path / "stylize.toml", 'verbose = 1\nlog-file = "log.txt"\n')
+    assert "INFO: model" in program(*args, expect=1).err
+    assert "no such file" in (tmp_path / "log.txt").read_text()
+    # -q overrules verbose of the file, before the command or behind it; the log file stays.
+    (tmp_path / "log.txt").unlink()
+    for line in (("-q", *args), (*args, "--quiet")):
+        err = program(*line, expect=1).err
+        assert err.startswith("Error: gone.jpg") and err.count("\n") == 1
+    assert "INFO stylize" in (tmp_path / "log.txt").read_text()
+    program(*args, "--log-file", "other.txt", expect=1)
+    assert (tmp_path / "other.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("verbose = true", "verbose is a number"),
+        ("quiet = 1", "quiet is true or false"),
+        ("quiet = true\nverbose = 2", "choose -v or -q, not both"),
+        ("[video]\nquiet = true", r"unknown key 'quiet' in [video]"),
+        ("log-file = '/no/such/folder/log.txt'", "log file cannot be written"),
+    ],
+)
+def test_mistakes_in_the_programs_own_options(program, tmp_path, text, message):
+    written(tmp_path / "stylize.toml", text)
+    err = program(
+        "image", "gone.jpg", "-o", "b.jpg", expect=2 if "[" not in message and " is " not in message else 1
+    ).err
+    assert message in err and "Traceback" not in err
+
+
+def test_options_of_the_program_may_stand_behind_the_command(program):
+    args = ("image", "gone.jpg", "-o", "b.jpg")
+    assert "INFO: " in program(*args, "-v", expect=1).err
+    assert "DEBUG: " in program("-q", *args, "-vv", expect=1).err
+    assert "INFO: " not in program("-v", *args, "-q", expect=1).err
+    assert "choose -v or -q" in program(*args, "-v", "-q", expect=2).err
+    assert "shipped" in program("models", "list", "-q").out
+
+
 def test_help_names_the_environment_variables(program):
     out = program("image", "--help").out
-    assert "STYLIZE_IMAGE_KEEP_COLOR" in out and isinstance(image, click.Command)
-    assert "_STYLIZE_COMPLETE" in program("--help").out
+    assert "STYLIZE_IMAGE_KEEP_COLOR" in out and "STYLIZE_IMAGE_VERBOSE" not in out and isinstance(image, click.Command)
+    assert "STYLIZE_VIDEO_JSON," in " ".join(program("video", "--help").out.split())
+    assert "STYLIZE_MODELS_IMPORT_NAME" in program("models", "import", "--help").out
+    out = program("--help").out
+    for name in ("_STYLIZE_COMPLETE", "STYLIZE_LOG_FILE", "STYLIZE_FFMPEG", "STYLIZE_MODELS", "FIREWATCH_CACHE"):
+        assert name in out
+
+
+def test_variables_named_in_the_help_are_heard(program, monkeypatch):
+    monkeypatch.setenv("STYLIZE_VERBOSE", "1")
+    monkeypatch.setenv("STYLIZE_LOG_FILE", "log.txt")
+    assert "INFO: " in program("image", "gone.jpg", "-o", "b.jpg", expect=1).err
+    assert Path("log.txt").is_file()
+    monkeypatch.setenv("STYLIZE_MODELS_LIST_JSON", "1")
+    assert program("models", "list").out.startswith("[")
