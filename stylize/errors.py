@@ -5,12 +5,13 @@ StylizeError
 ├── OutputError        a target that exists, cannot be written, or a disk that is full
 ├── MediaError         ffmpeg or a container that fails half-way; `partial` tells what was delivered
 ├── ToolError          a program or library that is missing or too old
+├── ClusterError       a cluster that cannot be reached, or whose workers do not start
 └── ResumeError        a journal that belongs to other settings or another source
 """
 
 from __future__ import annotations
 
-__all__ = ["InputError", "MediaError", "OutputError", "ResumeError", "StylizeError", "ToolError"]
+__all__ = ["ClusterError", "InputError", "MediaError", "OutputError", "ResumeError", "StylizeError", "ToolError"]
 
 
 class StylizeError(Exception):
@@ -31,6 +32,10 @@ class MediaError(StylizeError):
 
 class ToolError(StylizeError):
     """A program or library is missing or too old; the message names the command that installs it."""
+
+
+class ClusterError(StylizeError):
+    """A cluster cannot be reached, or its workers do not start."""
 
 
 class ResumeError(StylizeError):

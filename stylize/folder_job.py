@@ -207,11 +207,11 @@ def stylize_folder(
         ignored=dict(scan.ignored),
         seconds=time.monotonic() - started,
         interrupted=halted == "interrupted",
-        message=_HALTS.get(halted or ""),
+        message=HALTS.get(halted or ""),
     )
 
 
-_HALTS: Final = {
+HALTS: Final = {
     "interrupted": "stopped: run the same command again to go on",
     "disk-full": "the disk is full: free some space and run the same command again to go on",
 }
@@ -241,7 +241,7 @@ class _Run:
         self._halt: str | None = None
 
     def go(self, progress: Progress | None, stop: threading.Event) -> str | None:
-        """Do all items; return what ended the run early (a key of `_HALTS`), or None."""
+        """Do all items; return what ended the run early (a key of `HALTS`), or None."""
         self._progress = progress
         reached = 0
         with ThreadPoolExecutor(2, thread_name_prefix="photos") as pool:
@@ -321,7 +321,7 @@ class _Run:
             if large and not alone:
                 return None
             picture = read_image(item.source, max_megapixels=self._settings.max_megapixels)
-            entry = _entry_of(item, self._key)
+            entry = entry_of(item, self._key)
         except Exception as error:  # one photo must not end the run
             return _failure(item, error, started)
         return _Loaded(item=item, picture=picture, entry=entry, started=started, large=large)
@@ -340,7 +340,8 @@ class _Run:
         return _done(item.source, item.target, loaded.picture, written, loaded.started)
 
 
-def _entry_of(item: Item, key: str) -> Entry:
+def entry_of(item: Item, key: str) -> Entry:
+    """What the journal will say of a photo, but for its result.  Raises InputError where it is gone."""
     try:
         status = item.source.stat()
         digest = sha256(item.source)

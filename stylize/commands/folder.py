@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
-from stylize.commands.options import open_stylizer, settings_or_usage, shard_option, stop_on_terminate, style_options
+from stylize.commands.options import (
+    cluster_options,
+    open_stylizer,
+    refuse_with_ray,
+    settings_or_usage,
+    shard_option,
+    stop_on_terminate,
+    style_options,
+)
+from stylize.progress import progress_bar
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
     from stylize.folder_plan import FolderPlan
-    from stylize.folder_report import FolderReport, PhotoReport
+    from stylize.folder_report import FolderReport, PhotoReport, Progress
     from stylize.sharding import Shard
 
 __all__ = ["folder"]
@@ -48,12 +59,13 @@ __all__ = ["folder"]
 @click.option("--keep-times", is_flag=True, help="Give results the file times of their sources.")
 @click.option("--recursive/--flat", default=True, show_default=True, help="Go through sub-folders, too.")
 @shard_option("Do only share i of n of the photos, for job arrays.")
+@cluster_options
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option(
     "--report", is_flag=True, help="Write a page with before/after sliders, times and errors: OUTPUT/report.html."
 )
 @click.option("--json", "json_", is_flag=True, help="Print the report as JSON.")
-@style_options()
+@style_options(gpus=True)
 @click.pass_context
 def folder(
     ctx: click.Context,
@@ -63,6 +75,8 @@ def folder(
     format_: str,
     strip_metadata: bool,
     shard: Shard | None,
+    ray: str | None,
+    ray_cpus: int | None,
     dry_run: bool,
     report: bool,
     json_: bool,
@@ -77,33 +91,31 @@ def folder(
     stylize folder ./photos
     stylize folder ./photos -o ./firewatch --look violet --format jpeg
     """
+    from stylize.cluster import open_pool
+    from stylize.cluster_folder import stylize_folder_on_cluster
     from stylize.folder_job import stylize_folder
     from stylize.folder_plan import plan_folder
     from stylize.media.image_settings import ImageSettings
 
     settings = settings_or_usage(ImageSettings, format=format_, metadata=not strip_metadata, **values)
-    with open_stylizer(style) as stylizer:
-        if dry_run:
-            plan = plan_folder(
-                source, output, settings, transform_key=stylizer.key, transform=stylizer.image, shard=shard
-            )
-            click.echo(json.dumps(plan.as_dict(), indent=2)) if json_ else _show_plan(plan)
-            return
-        with tqdm(unit="photo", dynamic_ncols=True, disable=ctx.obj["quiet"] or None) as bar:
-
-            def progress(photo: PhotoReport, done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-                if photo.status == "failed":
-                    bar.write(f"Error: {photo.message}", file=sys.stderr)
-
-            with stop_on_terminate() as stop:
+    if ray is not None:
+        refuse_with_ray(ctx, "shard", "dry_run")
+        with open_pool(ray, style, video=False, cpus=ray_cpus) as pool, _run(ctx) as (stop, progress):
+            result = stylize_folder_on_cluster(source, output, settings, pool, progress=progress, stop=stop)
+    else:
+        with open_stylizer(style) as stylizer:
+            transform, key = stylizer.image, stylizer.key
+            if dry_run:
+                plan = plan_folder(source, output, settings, transform_key=key, transform=transform, shard=shard)
+                click.echo(json.dumps(plan.as_dict(), indent=2)) if json_ else _show_plan(plan)
+                return
+            with _run(ctx) as (stop, progress):
                 result = stylize_folder(
                     source,
                     output,
-                    stylizer.image,
+                    transform,
                     settings,
-                    transform_key=stylizer.key,
+                    transform_key=key,
                     shard=shard,
                     progress=progress,
                     stop=stop,
@@ -116,6 +128,20 @@ def folder(
     if result.interrupted:
         ctx.exit(130)
     ctx.exit(0 if result.complete else 1)
+
+
+@contextmanager
+def _run(ctx: click.Context) -> Iterator[tuple[threading.Event, Progress]]:
+    """What stops a run, and what shows how far it is."""
+    with progress_bar(unit="photo", quiet=ctx.obj["quiet"]) as bar, stop_on_terminate() as stop:
+
+        def progress(photo: PhotoReport, done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+            if photo.status == "failed":
+                bar.write(f"Error: {photo.message}", file=sys.stderr)
+
+        yield stop, progress
 
 
 def _write_page(path: Path, result: FolderReport, settings: dict[str, Any], quiet: bool) -> None:

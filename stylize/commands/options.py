@@ -18,7 +18,16 @@ from stylize.settings import StyleSettings
 if TYPE_CHECKING:
     from stylize.pipeline import Stylizer
 
-__all__ = ["command_text", "open_stylizer", "settings_or_usage", "shard_option", "stop_on_terminate", "style_options"]
+__all__ = [
+    "cluster_options",
+    "command_text",
+    "open_stylizer",
+    "refuse_with_ray",
+    "settings_or_usage",
+    "shard_option",
+    "stop_on_terminate",
+    "style_options",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -86,6 +95,13 @@ STYLE: list[Callable[[Any], Any]] = [
 ]
 
 
+GPUS: list[Callable[[Any], Any]] = [
+    click.option(
+        "--gpus",
+        help="NVIDIA GPUs that share the work, such as 0,1; with tensorrt or torch.  [default: one]",
+    ),
+]
+
 TEMPORAL: list[Callable[[Any], Any]] = [
     click.option(
         "--smoothing",
@@ -104,9 +120,9 @@ TEMPORAL: list[Callable[[Any], Any]] = [
 ]
 
 
-def style_options(smoothing: bool = False) -> Callable[[Command], Command]:
+def style_options(smoothing: bool = False, gpus: bool = False) -> Callable[[Command], Command]:
     """Add the options of `StyleSettings`; the command receives them as ``style``."""
-    options = [*STYLE, *TEMPORAL] if smoothing else STYLE
+    options = [*STYLE, *(GPUS if gpus else []), *(TEMPORAL if smoothing else [])]
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -131,13 +147,31 @@ def settings_or_usage(kind: Callable[..., T], **values: Any) -> T:
         raise click.UsageError(str(error)) from error
 
 
-@contextmanager
-def open_stylizer(style: StyleSettings, *, video: bool = False) -> Iterator[Stylizer]:
-    """An entered stylizer; an unknown look or a tile that is too small is a usage error."""
-    from stylize.pipeline import Stylizer
+def _ray_address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    from stylize.cluster import check_address
 
-    stylizer = settings_or_usage(Stylizer, settings=style, video=video)
-    with stylizer:
+    return None if value is None else settings_or_usage(check_address, address=value)
+
+
+def cluster_options(command: Command) -> Command:
+    """Add ``--ray`` and ``--ray-cpus``."""
+    cpus = click.option("--ray-cpus", type=click.IntRange(1), help="Cores of a Ray worker.  [default: up to 4]")
+    ray = click.option(
+        "--ray",
+        metavar="ADDRESS",
+        callback=_ray_address,
+        help="Work on a Ray cluster: auto, local, ray://host:port or host:port.",
+    )
+    return ray(cpus(command))
+
+
+def refuse_with_ray(ctx: click.Context, *names: str) -> None:
+    """A usage error where an option is given that has no meaning on a cluster."""
+    for name in names:
+        if ctx.params[name]:
+            raise click.UsageError(f"--{name.replace('_', '-')} does not go with --ray")
+
+
 def command_text(ctx: click.Context, *arguments: object, without: Sequence[str] = ()) -> str:
     """The command line of a call with other `arguments` and `without` some options, as it is typed in a shell.
 
@@ -157,6 +191,13 @@ def command_text(ctx: click.Context, *arguments: object, without: Sequence[str] 
     return shlex.join(words[0].split() + words[1:])
 
 
+@contextmanager
+def open_stylizer(style: StyleSettings, *, video: bool = False) -> Iterator[Stylizer]:
+    """An entered stylizer; an unknown look or a tile that is too small is a usage error."""
+    from stylize.pipeline import Stylizer
+
+    stylizer = settings_or_usage(Stylizer, settings=style, video=video)
+    with stylizer:
         yield stylizer
 
 

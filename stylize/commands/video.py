@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
 from stylize.commands.options import (
+    cluster_options,
     command_text,
     open_stylizer,
+    refuse_with_ray,
     settings_or_usage,
     shard_option,
     stop_on_terminate,
     style_options,
 )
+from stylize.progress import progress_bar
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
     from stylize.video_plan import VideoPlan
 
 __all__ = ["Bars", "report_lines", "video"]
+
+
+_OF_THE_RUN = ("output", "shard", "report", "json_", "jobs")
+"""Options that are not of one video: messages name the command without them."""
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -66,11 +72,12 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 @click.option("--jobs", type=click.IntRange(1, 16), default=1, show_default=True, help="Videos in the works at once.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, with an estimate from a few real frames.")
 @shard_option("Make only share i of n of each video's segments, for job arrays; then: stylize join.")
+@cluster_options
 @click.option(
     "--report", is_flag=True, help="Write a page with before/after sliders, times and errors: beside the result."
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object per video.")
-@style_options(smoothing=True)
+@style_options(smoothing=True, gpus=True)
 @click.pass_context
 def video(
     ctx: click.Context,
@@ -80,6 +87,8 @@ def video(
     jobs: int,
     dry_run: bool,
     shard: Shard | None,
+    ray: str | None,
+    ray_cpus: int | None,
     report: bool,
     json_: bool,
     style: StyleSettings,
@@ -105,28 +114,61 @@ def video(
     settings = settings_or_usage(VideoSettings, **values)
     tasks = settings_or_usage(find_tasks, sources=sources, output=output)
     render = _render(ctx, shard, settings)
-    with open_stylizer(style, video=True) as stylizer:
-        if dry_run:
-            _show_plans(tasks, stylizer, settings, json_)
-            return
-        quiet = ctx.obj["quiet"]
-        with stop_on_terminate() as stop, Bars(quiet) as bars:
-            reports = run_tasks(
-                tasks,
-                lambda info: stylizer.transform_for(info, settings.fps),
-                settings,
-                transform_key=stylizer.key,
-                progress=bars.update,
-                finished=lambda done: bars.say(report_lines(done, quiet, json_)),
-                stop=stop,
-                jobs=jobs,
-                render=render,
-            )
+    quiet = ctx.obj["quiet"]
+    if ray is not None:
+        reports = _on_cluster(ctx, ray, ray_cpus, tasks, style, settings)
+    else:
+        with open_stylizer(style, video=True) as stylizer:
+            if dry_run:
+                _show_plans(tasks, stylizer, settings, json_)
+                return
+            with stop_on_terminate() as stop, Bars(quiet) as bars:
+                reports = run_tasks(
+                    tasks,
+                    lambda info: stylizer.transform_for(info, settings.fps),
+                    settings,
+                    transform_key=stylizer.key,
+                    progress=bars.update,
+                    finished=lambda done: bars.say(report_lines(done, quiet, json_)),
+                    stop=stop,
+                    jobs=jobs,
+                    render=render,
+                )
     if report:
         _write_page(reports, {**asdict(style), **asdict(settings)}, quiet or json_)
     if any(result.status in ("interrupted", "left") for result in reports):
         ctx.exit(130)
     ctx.exit(0 if all(result.status in ("done", "shard") for result in reports) else 1)
+
+
+def _on_cluster(
+    ctx: click.Context,
+    address: str,
+    cpus: int | None,
+    tasks: list[VideoTask],
+    style: StyleSettings,
+    settings: VideoSettings,
+) -> list[VideoReport]:
+    """All videos on the workers of a Ray cluster."""
+    from stylize.cluster import open_pool
+    from stylize.cluster_video import run_on_cluster
+
+    refuse_with_ray(ctx, "shard", "dry_run")
+    quiet, json_ = ctx.obj["quiet"], ctx.params["json_"]
+    with (
+        open_pool(address, style, video=True, cpus=cpus) as pool,
+        stop_on_terminate() as stop,
+        Bars(quiet) as bars,
+    ):
+        return run_on_cluster(
+            tasks,
+            settings,
+            pool,
+            command=lambda task: command_text(ctx, task.source, "-o", task.target, without=_OF_THE_RUN),
+            progress=bars.update,
+            finished=lambda done: bars.say(report_lines(done, quiet, json_)),
+            stop=stop,
+        )
 
 
 def _render(ctx: click.Context, shard: Shard | None, settings: VideoSettings) -> Callable[..., VideoReport]:
@@ -142,7 +184,7 @@ def _render(ctx: click.Context, shard: Shard | None, settings: VideoSettings) ->
         raise click.UsageError("--report does not go with --shard: there is no result before stylize join")
 
     def render(source: Path, target: Path, *args: Any, **values: Any) -> VideoReport:
-        command = command_text(ctx, source, "-o", target, without=("output", "shard", "report", "json_", "jobs"))
+        command = command_text(ctx, source, "-o", target, without=_OF_THE_RUN)
         return stylize_shard(source, target, *args, **values, shard=shard, command=command)
 
     return render
@@ -206,7 +248,7 @@ class Bars:
     """A progress bar of frames for the video that reported last."""
 
     def __init__(self, quiet: bool) -> None:
-        self._bar: tqdm[Any] = tqdm(unit="frame", dynamic_ncols=True, disable=True if quiet else None)
+        self._bar = progress_bar(unit="frame", quiet=quiet)
         self._lock = threading.Lock()
         self._source: Path | None = None
 
