@@ -86,7 +86,7 @@ class Stylizer:
             plan=None if self.settings.plan is None else Path(self.settings.plan),
         )
         self._open = self._opener(usual_backend(self.settings), *self.settings.gpu_numbers[:1])
-        self._opened = ExitStack()
+        self._opened: ExitStack | None = None
         self.backend: Backend
         """What renders, while the stylizer is open; of several GPUs the first."""
         self.seconds = {"probe": 0.0, "render": 0.0}
@@ -120,7 +120,7 @@ class Stylizer:
 
     @classmethod
     def open(cls, model: str = "auto", **values: Any) -> Stylizer:
-        """An entered stylizer for a script that ends with `close` (or with the program)."""
+        """An entered stylizer: for a `with` block, or until `close` (or the end of the program)."""
         return cls(model=model, **values).__enter__()
 
     def close(self) -> None:
@@ -128,6 +128,8 @@ class Stylizer:
         self.__exit__(None, None, None)
 
     def __enter__(self) -> Stylizer:
+        if self._opened is not None:  # with Stylizer.open(...)
+            return self
         with ExitStack() as stack:
             self.backend = stack.enter_context(self._open)
             others = [self._opener(self.backend.name, gpu) for gpu in self.settings.gpu_numbers[1:]]
@@ -143,10 +145,19 @@ class Stylizer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._opened.close()
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def image(self, image: Image) -> Image:
-        """Stylize one picture, RGB uint8 ``(H, W, 3)`` of any size; the result has the same size."""
+        """Stylize one picture, RGB uint8 ``(H, W, 3)`` of any size; the result has the same size.
+
+        Raises ValueError for another shape or dtype, or when the stylizer is not open.
+        """
+        if self._opened is None:
+            raise ValueError("the stylizer is not open: use it in a 'with' block, or begin with Stylizer.open")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(f"an image is RGB uint8 (H, W, 3), got {image.dtype} {image.shape}")
         if self.settings.strength == 0:
             return image.copy()
         return self.render(image, self.probe(image))

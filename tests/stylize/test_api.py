@@ -1,6 +1,12 @@
 """The programming interface, as its documentation shows it."""
 
 import doctest
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,3 +53,110 @@ def test_open_image_video_frames_close(clip, tmp_path, skip_model):
             stylizer.video(clip, tmp_path / "out.mp4")
     finally:
         stylizer.close()
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+
+
+def examples():
+    return re.findall(r"(?s)```python\n(.*?)```", PAGE.read_text(encoding="utf-8"))
+
+
+def test_examples_of_the_page_run(clip, tmp_path, monkeypatch, capsys):
+    """In order and in one namespace, as the page says, on a small photo and a clip of ten frames."""
+    from PIL import Image
+
+    Image.fromarray(np.full((48, 64, 3), (90, 140, 200), np.uint8)).save(tmp_path / "lake.jpg")
+    shutil.copyfile(clip, tmp_path / "hike.mp4")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    assert len(examples()) >= 6
+    for example in examples():
+        exec(compile(example, str(PAGE), "exec"), names)
+    out = capsys.readouterr().out
+    assert (tmp_path / "firewatch.png").is_file() and "firewatch.mp4: 10 frames" in out
+    for promised in re.findall(r"print\(error\)  # (.*?)(?: \.\.\.)?\n", PAGE.read_text(encoding="utf-8")):
+        assert promised in out
+
+
+SCRIPT = """
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from stylize import Frame, StyleSettings, Stylizer
+
+
+def picture(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    with Stylizer(StyleSettings(model="light", look="dusk")) as stylizer:
+        return stylizer.image(image)
+
+
+def frames(name: str) -> Iterator[Frame]:
+    stylizer = Stylizer.open("light", strength=0.5)
+    yield from stylizer.frames(name)
+    stylizer.close()
+
+
+def seconds(name: str) -> float:
+    return Stylizer.open("light").video(name, "out.mp4", crf=20).seconds
+"""
+
+
+def strict(script, folder):
+    """What mypy says of a script outside of the project, with nothing of its configuration."""
+    (folder / "script.py").write_text(script)
+    (folder / "mypy.ini").write_text("[mypy]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file=mypy.ini", "script.py"],
+        capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, "MYPYPATH": str(PAGE.parents[1])},
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_script_passes_strict_type_checks(tmp_path):
+    pytest.importorskip("mypy")
+    assert "Success" in strict(SCRIPT, tmp_path)
+    assert "Success" in strict("\n".join(examples()), tmp_path)
+    wrong = SCRIPT.replace("stylizer.image(image)", "stylizer.image('lake.jpg')").replace(".seconds", ".fsp")
+    found = strict(wrong, tmp_path)
+    assert 'incompatible type "str"' in found and 'has no attribute "fsp"' in found
+
+
+def test_the_package_says_that_it_is_typed():
+    import stylize
+
+    assert (Path(stylize.__file__).parent / "py.typed").is_file()
+    assert set(stylize.__all__) <= set(dir(stylize)) and all(getattr(stylize, name) for name in stylize.__all__)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4, 3)), "RGB uint8 .* got float64"),
+        (np.zeros((4, 4), np.uint8), r"got uint8 \(4, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
+    ],
+)
+def test_what_is_no_picture_is_refused(skip_model, image, message):
+    with Stylizer.open(str(skip_model), threads=1) as stylizer, pytest.raises(ValueError, match=message):
+        stylizer.image(image)
+
+
+def test_it_is_opened_once_and_says_when_it_is_not(skip_model, monkeypatch):
+    entered = []
+    stylizer = Stylizer(model=str(skip_model), threads=1)
+    whole = type(stylizer._open).__enter__
+    monkeypatch.setattr(type(stylizer._open), "__enter__", lambda self: entered.append(1) or whole(self))
+    picture = np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(ValueError, match="not open"):
+        stylizer.image(picture)
+    with stylizer, stylizer as same:  # as with Stylizer.open(...) does
+        assert same is stylizer and stylizer.image(picture).shape == picture.shape
+    assert entered == [1]
+    with pytest.raises(ValueError, match="not open"):
+        stylizer.image(picture)
+    stylizer.close()  # twice does no harm
