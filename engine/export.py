@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engine.architecture import SLOPE, Op, Program
 from engine.errors import ModelError
 from engine.fold import fold_upsampling
+from engine.scaling import weight_powers
 from engine.spec import ModelSpec, sha256
 
 __all__ = ["Weights", "assert_precision", "export_model", "probe_graph", "read_checkpoint", "render_graph"]
@@ -152,7 +152,7 @@ class _Graph:
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     powers: dict[str, int] = field(default_factory=dict)
-    """Convolution or norm -> k: the convolution's weights are stored times 2^-k; see `scale_weights`."""
+    """Convolution or norm -> k: the convolution's weights are stored times 2^-k; see `engine.scaling`."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -160,20 +160,9 @@ class _Graph:
         self.type = PRECISIONS[self.precision]
 
     def scale_weights(self, ops: Iterable[Op]) -> None:
-        """Choose a power of two for every convolution in front of a norm, in float16 graphs.
-
-        Weights of any size then give feature maps near one, far from both ends of float16; the norm
-        takes the power back in float32, where it is exact.
-        """
-        if self.type != TensorProto.FLOAT16:
-            return
-        convolutions = {op.output: op for op in ops if op.kind in ("conv", "conv_transpose")}
-        for op in ops:
-            if op.kind == "norm" and op.inputs[0] in convolutions:
-                conv = convolutions[op.inputs[0]]
-                weight = self.weights[f"{conv.weight}.weight"].astype(np.float64)
-                size = math.sqrt(np.square(weight).sum() / conv.cout)  # output over input, root mean square
-                self.powers[conv.weight] = self.powers[op.weight] = round(math.log2(size)) if size > 0 else 0
+        """Choose the powers of two of a float16 graph."""
+        if self.type == TensorProto.FLOAT16:
+            self.powers = weight_powers(ops, self.weights)
 
     def power(self, op: Op, x: str, exponent: int = 1) -> str:
         """``x * 2^(k * exponent)`` for the k of a norm's convolution; x is float32."""

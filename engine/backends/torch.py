@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,9 @@ from engine.architecture import SLOPE, Op
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
 from engine.errors import BackendError, OutOfMemoryError
 from engine.export import read_checkpoint
+from engine.scaling import weight_powers
 from engine.spec import F32, ModelSpec, NormStatistics
+from engine.windows import Rectangle, Window, batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from engine.backends.torch_graph import GraphCache
 
 __all__ = ["TorchBackend", "apply_op"]
+
+Image = npt.NDArray[np.uint8]
 
 
 class TorchBackend:
@@ -39,6 +44,8 @@ class TorchBackend:
     def __init__(self, folder: Path, spec: ModelSpec, options: BackendOptions) -> None:
         self.folder, self.spec, self.options = folder, spec, options
         self._weights: dict[str, Tensor] = {}
+        self._powers: dict[str, int] = {}
+        self._under_way: deque[tuple[Tensor, Any]] = deque()
         self._graphs: GraphCache | None = None
         self._device: Any = None
         self._dtype: Any = None
@@ -54,17 +61,12 @@ class TorchBackend:
         name = self.options.device or (
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         )
-        try:
-            self._device = torch.device(name)
-            on_device = {k: torch.from_numpy(v).to(self._device) for k, v in weights.items()}
-        except (RuntimeError, AssertionError) as error:
-            raise BackendError(f"torch cannot use device {name!r} ({error}): try --device cpu") from error
+        self._device = self._usable(name)
         self._dtype = self._arithmetic()
-        for key, value in on_device.items():
-            # The affine of the norm stays in float32, like the statistics.
-            keep = key.endswith((".gamma", ".beta"))
-            value = value if keep else value.to(self._dtype)
-            self._weights[key] = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+        if self._dtype == torch.float16:
+            self._powers = weight_powers(self.spec.program.ops, weights)
+        for key, value in weights.items():
+            self._weights[key] = self._placed(key, value)
         if self._device.type == "cuda":
             from engine.backends.torch_graph import GraphCache
 
@@ -73,13 +75,42 @@ class TorchBackend:
                 self._graphs = GraphCache(self._compute)
         return self
 
+    def _usable(self, name: str) -> Any:
+        """The device of a name, tried; BackendError for one that is not there."""
+        import torch
+
+        try:
+            device = torch.device(name)
+            if device.type == "cuda" and torch.cuda.is_available() and (device.index or 0) >= torch.cuda.device_count():
+                raise BackendError(
+                    f"there is no GPU {device.index}: this machine has {torch.cuda.device_count()}; see nvidia-smi"
+                )
+            torch.zeros(1).to(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BackendError(f"torch cannot use device {name!r} ({reason}): try --device cpu") from error
+        return device
+
+    def _placed(self, key: str, value: npt.NDArray[Any]) -> Tensor:
+        """A parameter on the device, in the type that it is used in."""
+        import torch
+
+        prefix, _, part = key.rpartition(".")
+        if part in ("gamma", "beta"):  # the affine of the norm stays in float32, like the statistics
+            return torch.from_numpy(value.astype(np.float32)).to(self._device)
+        scaled = torch.from_numpy(np.ldexp(value.astype(np.float32), -self._powers.get(prefix, 0)))
+        placed = scaled.to(self._dtype).to(self._device)
+        return placed.contiguous(memory_format=torch.channels_last) if placed.ndim == 4 else placed
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._graphs is not None:
             self._graphs.clear()
         self._graphs = None
+        self._under_way.clear()
         self._weights.clear()
+        self._powers = {}
 
     @property
     def description(self) -> str:
@@ -102,6 +133,8 @@ class TorchBackend:
             scale, shift = weights @ self._weights[f"{op.weight}.gamma"], weights @ self._weights[f"{op.weight}.beta"]
             if op.instance:
                 variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+                power = 2.0 ** self._powers.get(op.weight, 0)
+                variance, mean = variance * power**2, mean * power
                 scale = scale / (torch.sqrt(variance + op.eps) + op.eps_outside)
                 shift = shift - mean * scale
             scales.append(scale)
@@ -118,12 +151,78 @@ class TorchBackend:
 
         tiles = _writable(check_tiles(self.spec, tiles))
         check_statistics(self.spec, statistics)
-        vectors = (np.ascontiguousarray(v) for v in (statistics.scale, statistics.shift))
         with self._memory(tiles), torch.inference_mode():
-            scale, shift = (torch.from_numpy(_writable(v)).to(self._device) for v in vectors)
-            images = torch.from_numpy(tiles).to(self._device)
-            result = (self._graphs or self._compute)(images, scale, shift)
+            scale, shift = self._vectors(statistics)
+            result = self._picture(torch.from_numpy(tiles).to(self._device), scale, shift)
             return np.array(result.cpu().numpy())  # on a CPU the tensor's own memory, else a copy of it
+
+    @property
+    def depth(self) -> int:
+        """Frames that may be under way at once: on CUDA the host goes on while the GPU works."""
+        return 2 if self._device.type == "cuda" else 1
+
+    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Window]) -> None:
+        """Queue one frame ``(H, W, 3)``; `collect` returns them in order.
+
+        The frame is uploaded once; its tiles are cut and put together on the device.
+
+        Raises:
+            OutOfMemoryError: for these windows; nothing was queued, smaller ones may do.
+            ValueError: the frame or a window is not what the network takes, or `depth` frames are under way.
+        """
+        import torch
+
+        if len(self._under_way) >= self.depth:
+            raise ValueError(f"at most {self.depth} frames at a time: collect one first")
+        whole = _writable(check_tiles(self.spec, frame[None]))
+        check_statistics(self.spec, statistics)
+        with self._memory(whole), torch.inference_mode():
+            scale, shift = self._vectors(statistics)
+            images = self._uploaded(torch.from_numpy(whole))
+            result = torch.empty_like(images)
+            for (window,) in batches(windows, 1):
+                tile, kept = window.padded, window.region
+                top, left = kept.top - tile.top, kept.left - tile.left
+                picture = self._picture(_part(images, tile).contiguous(), scale, shift)
+                _part(result, kept).copy_(picture[:, top : top + kept.height, left : left + kept.width])
+            self._under_way.append(self._downloading(result))
+
+    def collect(self) -> Image:
+        """The oldest frame that was submitted, stylized."""
+        result, event = self._under_way.popleft()
+        if event is not None:
+            event.synchronize()
+        return np.array(result.numpy()[0])
+
+    def _uploaded(self, images: Tensor) -> Tensor:
+        """On the device; by way of page-locked memory, so that the host need not wait."""
+        if self._device.type == "cuda":
+            return images.pin_memory().to(self._device, non_blocking=True)
+        return images.clone() if self._device.type == "cpu" else images.to(self._device)
+
+    def _downloading(self, result: Tensor) -> tuple[Tensor, Any]:
+        """The place on the host, and an event that tells when it is filled (None: it is)."""
+        import torch
+
+        if self._device.type != "cuda":
+            return result.cpu(), None
+        host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+        host.copy_(result, non_blocking=True)
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        return host, event
+
+    def _vectors(self, statistics: NormStatistics) -> tuple[Tensor, Tensor]:
+        """Scale and shift on the device."""
+        import torch
+
+        both = np.stack([statistics.scale, statistics.shift]).astype(np.float32, copy=False)
+        scale, shift = torch.from_numpy(both).to(self._device)
+        return scale, shift
+
+    def _picture(self, images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Stylized images; on CUDA the next call with the same shape may overwrite them."""
+        return (self._graphs or self._compute)(images, scale, shift)
 
     def _compute(self, images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Stylize uint8 NHWC images on the device; the same kernels for the same shape."""
@@ -147,7 +246,9 @@ class TorchBackend:
         for i, op in enumerate(self.spec.program.ops):
             inputs = [tensors[name] for name in op.inputs]
             if op.kind == "norm":
-                scale, shift = (v.view(1, -1, 1, 1).to(self._dtype) for v in norm(op, inputs[0]))
+                scale, shift = norm(op, inputs[0])
+                scale = scale * 2.0 ** self._powers.get(op.weight, 0)
+                scale, shift = (v.view(1, -1, 1, 1).to(self._dtype) for v in (scale, shift))
                 tensors[op.output] = inputs[0] * scale + shift
             elif op.kind == "tanh":
                 tensors[op.output] = inputs[0].float().tanh()
@@ -165,7 +266,14 @@ class TorchBackend:
 
         try:
             yield
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has no class of its own
+            if not any(text in str(error) for text in ("out of memory", "you tried to allocate")):
+                if "CUDA" not in str(error):
+                    raise
+                reason = " ".join(str(error).split())[:200]
+                raise BackendError(
+                    f"CUDA failed on {self._device} ({reason}): see nvidia-smi, then try again"
+                ) from error
             if self._graphs is not None:
                 self._graphs.clear()
             torch.cuda.empty_cache()
@@ -210,6 +318,11 @@ def apply_op(op: Op, inputs: Sequence[Tensor], weights: Mapping[str, Tensor]) ->
         "shuffle": lambda: F.pixel_shuffle(x, op.stride),
     }
     return simple[op.kind]()
+
+
+def _part(images: Tensor, place: Rectangle) -> Tensor:
+    """A rectangle of images ``(N, H, W, 3)``, as a view."""
+    return images[:, place.top : place.top + place.height, place.left : place.left + place.width]
 
 
 def _writable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

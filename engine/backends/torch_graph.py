@@ -5,6 +5,7 @@ A frame is some hundred small launches; replayed as one graph, the GPU no longer
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,10 @@ KEPT = 4
 
 WARM_UP = 3
 """Runs before recording, in which cuDNN chooses its kernels and memory is taken."""
+
+
+_recording = threading.Lock()
+"""torch takes one recording at a time, whatever the GPU."""
 
 
 class GraphCache:
@@ -51,16 +56,19 @@ class GraphCache:
     def _record(self, inputs: tuple[Tensor, ...]) -> tuple[Any, tuple[Tensor, ...], Tensor]:
         import torch
 
-        places = tuple(value.clone() for value in inputs)
-        side = torch.cuda.Stream(places[0].device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(places[0].device))
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                self._compute(*places)
-        torch.cuda.current_stream(places[0].device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = self._compute(*places)
+        device = inputs[0].device
+        with _recording, torch.cuda.device(device):
+            places = tuple(value.clone() for value in inputs)
+            side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    self._compute(*places)
+            torch.cuda.current_stream(device).wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads go on with other GPUs meanwhile; the stream of torch's own choice is the first GPU's.
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                result = self._compute(*places)
         return graph, places, result
 
     def clear(self) -> None:

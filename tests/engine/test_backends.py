@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_graphs import OnnxBackend
-from engine_models import CONFIGS, landscape
+from engine_models import CONFIGS, landscape, make_model
 
 from engine.backends.base import BACKENDS, Backend, BackendOptions, choose_backend, open_backend
+from engine.backends.frames import render_frames
 from engine.compare import psnr
 from engine.errors import BackendError, ModelError, OutOfMemoryError
 from engine.spec import ModelSpec, look_weights
+from stylize.tiling import TilePlan
 
 Opener = Callable[[str], Backend]
 
@@ -206,6 +208,122 @@ def test_torch_in_16_bits(models: dict[str, Path], precision: str, bar: float) -
         assert psnr(running.render(image, statistics), expected) >= bar
         found = running.probe(image, look_weights(running.spec, "auto"))
         np.testing.assert_allclose(found.scale, statistics.scale, rtol=0.05)
+
+
+HOT: dict[str, dict[str, Any]] = {"gain": {"gain": 1e4}, "hot": {"gain": 1e4, "amplitude": 300.0}}
+"""Weights that make activations large; without their powers of two the first overflow float16."""
+
+
+@pytest.mark.parametrize("hot", HOT)
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_torch_in_16_bits_with_large_activations(kind: str, hot: str, tmp_path: Path) -> None:
+    make_model(tmp_path, kind, **HOT[hot])
+    image = landscape(32, 48)[None]
+    with onnxruntime(tmp_path) as reference:
+        look = look_weights(reference.spec, "auto=0.25,dusk=0.75")
+        statistics = reference.probe(image, look)
+        expected = reference.render(image, statistics)
+    for precision, bar in {"fp16": 45.0, "bf16": 33.0}.items():
+        options = BackendOptions(device="cpu", precision=precision, threads=1)
+        with open_backend(tmp_path, name="torch", options=options) as running:
+            found = running.probe(image, look)
+            assert np.isfinite(found.scale).all() and np.isfinite(found.shift).all()
+            for values in (statistics, found):
+                assert psnr(running.render(image, values), expected) >= bar - (0 if values is statistics else 2)
+
+
+def test_only_float16_is_scaled(tmp_path: Path) -> None:
+    make_model(tmp_path, "plain", gain=1e4)
+    for precision, scaled in {"fp32": False, "bf16": False, "fp16": True}.items():
+        options = BackendOptions(device="cpu", precision=precision, threads=1)
+        with open_backend(tmp_path, name="torch", options=options) as running:
+            assert any(running._powers.values()) == scaled  # type: ignore[attr-defined]
+
+
+@pytest.fixture(params=["torch", *(pytest.param(name, marks=pytest.mark.gpu) for name in GPU)])
+def queue(request: pytest.FixtureRequest, models: dict[str, Path]) -> Iterator[Any]:
+    with (CPU | GPU)[request.param](models["light"]) as running:
+        running.bar = BAR.get(request.param, 70.0)  # type: ignore[attr-defined]
+        yield running
+
+
+def test_frames_are_queued_and_cut_on_the_device(queue: Any) -> None:
+    spec = queue.spec
+    frames = [landscape(176, 208, seed=i) for i in range(5)]
+    statistics = [queue.probe(frame[None], look_weights(spec, "auto")) for frame in frames]
+    tile = 2 * spec.halo + 40
+    sizes: dict[str, Any] = {"halo": spec.halo, "multiple": spec.multiple, "height": 176, "width": 208}
+    plan = TilePlan(tile_height=tile, tile_width=tile, **sizes)
+    assert len(plan.tiles) > 4
+
+    def planner(size: tuple[int, int], limit: int | None) -> Any:
+        return plan.tiles
+
+    results = list(render_frames([queue], zip(frames, statistics, strict=True), planner))
+    for frame, values, result in zip(frames, statistics, results, strict=True):
+        expected = plan.apply(frame, lambda part: queue.render(part[None], values)[0])  # noqa: B023
+        if queue.bar == 70.0:
+            assert np.array_equal(result, expected)
+        assert psnr(result, expected) >= queue.bar
+        result[:] = 0  # the caller's own
+    windows = TilePlan.whole(176, 208).tiles
+    for _ in range(queue.depth):
+        queue.submit(frames[0], statistics[0], windows)
+    with pytest.raises(ValueError, match="collect one first"):
+        queue.submit(frames[0], statistics[0], windows)
+    kept = frames[0].copy()
+    whole = queue.render(kept[None], statistics[0])[0]
+    frames[0][:] = 0  # may be changed once it was submitted
+    for _ in range(queue.depth):
+        assert psnr(queue.collect(), whole) >= queue.bar
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", OutOfMemoryError, "no memory for a tile of 1x32x48"),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", OutOfMemoryError, "a smaller"),
+        ("CUDA error: an illegal memory access was encountered\nSee below", BackendError, "CUDA failed on cpu .*nvid"),
+        ("expected a Tensor", RuntimeError, "expected a Tensor"),
+    ],
+)
+def test_errors_of_torch(models: dict[str, Path], error: str, kind: Any, message: str) -> None:
+    import torch
+
+    tile = landscape(32, 48)
+    with open_backend(models["light"], name="torch", options=BackendOptions(device="cpu", threads=1)) as running:
+        statistics = running.probe(tile[None], look_weights(running.spec, "auto"))
+        expected = running.render(tile[None], statistics)
+
+        def fails(*_: Any) -> Any:
+            raise (torch.OutOfMemoryError if "Tried" in error else RuntimeError)(error)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(running, "_compute", fails)
+            for call in (
+                lambda: running.render(tile[None], statistics),
+                lambda: running.submit(tile, statistics, TilePlan.whole(32, 48).tiles),  # type: ignore[attr-defined]
+            ):
+                with pytest.raises(kind, match=message) as caught:
+                    call()
+                assert kind is RuntimeError or "\n" not in str(caught.value)
+        assert np.array_equal(running.render(tile[None], statistics), expected)
+
+
+def test_torch_counts_the_gpus(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(BackendError, match="there is no GPU 5: this machine has 2; see nvidia-smi"):
+        open_backend(models["skip"], name="torch", options=BackendOptions(device="cuda:5")).__enter__()
+
+
+def test_openvino_without_such_a_device(models: dict[str, Path]) -> None:
+    with pytest.raises(BackendError, match=r"OpenVINO has no device 'cuda:0' here: choose .*CPU"):
+        open_backend(models["skip"], name="openvino", options=BackendOptions(device="cuda:0")).__enter__()
+    with open_backend(models["skip"], name="openvino", options=BackendOptions(device="cpu")) as running:
+        assert running.description.startswith("OpenVINO on ")
 
 
 def test_recorded_graphs_are_kept_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
