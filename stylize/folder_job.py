@@ -12,8 +12,9 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Final
@@ -34,7 +35,7 @@ __all__ = ["FolderReport", "PhotoReport", "Transform", "stylize_folder", "styliz
 _log = logging.getLogger(__name__)
 
 Transform = Callable[[Image], Image]
-"""sRGB uint8 ``(H, W, 3)`` to the same size and type; called from one thread at a time."""
+"""sRGB uint8 ``(H, W, 3)`` to the same size and type; called from `at_once` threads at a time."""
 
 LARGE_MEGAPIXELS: Final = 50
 """From here on a picture is alone in memory."""
@@ -179,6 +180,7 @@ def stylize_folder(
     *,
     transform_key: str,
     shard: Shard | None = None,
+    at_once: int = 1,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> FolderReport:
@@ -186,6 +188,7 @@ def stylize_folder(
 
     `transform_key` names the network and its settings: results made by another are not up to date.
     With a `shard` only its share of the photos is done; other shards may run at the same time.
+    `at_once` photos are in the network at the same time: as many as there are GPUs.
     `progress` is called in this thread with each report as it comes, how many there are, and how many
     there will be.  Ctrl-C and `stop` end the run after what is being written; the same call goes on
     later.  A photo that fails is reported and does not stop the others; a full disk does.
@@ -198,7 +201,7 @@ def stylize_folder(
     scan = find_photos(source, output, settings)
     with FolderJournal(output, shard) as journal:
         items, reports = find_work(scan, source, output, settings, journal.entries, shard)
-        run = _Run(items, reports, transform, settings, journal, result_key(transform_key, settings))
+        run = _Run(items, reports, transform, settings, journal, result_key(transform_key, settings), at_once)
         halted = run.go(progress, stop or threading.Event())
     return FolderReport(
         source=str(source),
@@ -218,7 +221,10 @@ HALTS: Final = {
 
 
 class _Run:
-    """The loop of a folder run: reads ahead, transforms in the calling thread, writes behind."""
+    """The loop of a folder run: reads ahead, transforms in the calling thread, writes behind.
+
+    Where several photos are in the network at once, each is transformed in a thread of its own.
+    """
 
     def __init__(
         self,
@@ -228,6 +234,7 @@ class _Run:
         settings: ImageSettings,
         journal: FolderJournal,
         key: str,
+        at_once: int = 1,
     ) -> None:
         self.items = items
         self.reports: list[PhotoReport] = []
@@ -236,6 +243,8 @@ class _Run:
         self._settings = settings
         self._journal = journal
         self._key = key
+        self._at_once = at_once
+        self._under_way: deque[tuple[_Loaded, Future[Image]]] = deque()
         self._progress: Progress | None = None
         self._writing: Future[PhotoReport] | None = None
         self._halt: str | None = None
@@ -244,7 +253,10 @@ class _Run:
         """Do all items; return what ended the run early (a key of `HALTS`), or None."""
         self._progress = progress
         reached = 0
-        with ThreadPoolExecutor(2, thread_name_prefix="photos") as pool:
+        with (
+            ThreadPoolExecutor(self._at_once, thread_name_prefix="network") as network,
+            ThreadPoolExecutor(2, thread_name_prefix="photos") as pool,
+        ):
             try:
                 for report in self._early:
                     self._add(report)
@@ -254,14 +266,16 @@ class _Run:
                         break
                     loaded = (ahead or pool.submit(self._load, item, alone=False)).result()
                     if loaded is None:  # a large one, which has to wait until the memory is free
+                        self._take_in(pool, leave=0)
                         self._settle()
                         loaded = pool.submit(self._load, item, alone=True).result()
                     ahead = None
                     following = self.items[reached + 1 : reached + 2]
                     if following and self._settings.jobs > 1 and not (isinstance(loaded, _Loaded) and loaded.large):
                         ahead = pool.submit(self._load, following[0], alone=False)
-                    self._step(loaded, pool)
+                    self._step(loaded, pool, network)
                     reached += 1
+                self._take_in(pool, leave=0)
                 self._settle()
             except KeyboardInterrupt:
                 self._halt = "interrupted"
@@ -290,14 +304,28 @@ class _Run:
             self._writing = None
             self._add(report)
 
-    def _step(self, loaded: PhotoReport | _Loaded | None, pool: ThreadPoolExecutor) -> None:
+    def _step(self, loaded: PhotoReport | _Loaded | None, pool: Executor, network: Executor) -> None:
         """Take one photo through the network and hand it on to be written."""
         if isinstance(loaded, PhotoReport):
             self._add(loaded)
             return
         assert loaded is not None
+        if self._at_once == 1:
+            self._write_behind(loaded, lambda: _applied(self._transform, loaded.picture), pool)
+            return
+        self._under_way.append((loaded, network.submit(_applied, self._transform, loaded.picture)))
+        self._take_in(pool, leave=0 if loaded.large else self._at_once - 1)
+
+    def _take_in(self, pool: Executor, *, leave: int) -> None:
+        """Wait for the oldest photos in the network until no more than `leave` are left there."""
+        while len(self._under_way) > leave:
+            loaded, result = self._under_way.popleft()
+            self._write_behind(loaded, result.result, pool)
+
+    def _write_behind(self, loaded: _Loaded, transformed: Callable[[], Image], pool: Executor) -> None:
+        """Hand a photo on to be written as soon as the one before it is."""
         try:
-            result = _applied(self._transform, loaded.picture)
+            result = transformed()
         except Exception as error:  # one photo must not end the run
             self._add(_failure(loaded.item, error, loaded.started))
             return

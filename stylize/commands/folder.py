@@ -117,6 +117,7 @@ def folder(
                     settings,
                     transform_key=key,
                     shard=shard,
+                    at_once=max(1, len(style.gpu_numbers)),
                     progress=progress,
                     stop=stop,
                 )

@@ -19,7 +19,9 @@ from engine.builder import Builder
 from engine.errors import BackendError, BuildCancelled, OutOfMemoryError, PlanError
 from engine.plan import PlanCache, PlanConfig, ShapeProfile
 from engine.spec import ModelSpec
+from stylize.folder_job import stylize_folder
 from stylize.frame import Frame
+from stylize.media.image_settings import ImageSettings
 from stylize.pipeline import Stylizer
 from stylize.tiling import TilePlan
 
@@ -159,6 +161,51 @@ def test_several_gpus_share_the_frames(folder: Path, plan: Path, stylizer: Styli
         share = doubles.cuda.executed.count(1) / len(doubles.cuda.executed)
         assert 0.25 < share < 0.6  # probes are all the first one's
     assert all(np.array_equal(a.data, b) for a, b in zip(out, expected, strict=True))
+
+
+class Meeting:
+    """A transform in which the first photos wait until as many are there as should be."""
+
+    def __init__(self, transform: Any, expected: int) -> None:
+        self.transform, self.expected = transform, expected
+        self.inside = self.most = 0
+        self.lock, self.all_there = threading.Lock(), threading.Event()
+
+    def __call__(self, picture: Any) -> Any:
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            if self.inside == self.expected:
+                self.all_there.set()
+        self.all_there.wait(20)
+        result = self.transform(picture)
+        with self.lock:
+            self.inside -= 1
+        return result
+
+
+def test_several_gpus_share_the_photos_of_a_folder(folder: Path, plan: Path, doubles: Any, tmp_path: Path) -> None:
+    import cv2
+
+    doubles.cuda.gpus = 2
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(7):
+        cv2.imwrite(str(photos / f"{i}.png"), landscape(HEIGHT, WIDTH + 4 * i, seed=i))
+    (photos / "3.png").write_bytes(b"no photo")
+    runs: dict[str, Any] = {}
+    for name, at_once in (("0", 1), ("0,1", 2)):
+        target = tmp_path / name
+        with Stylizer(model=str(folder), gpus=name) as stylizer:
+            image = Meeting(stylizer.image, at_once)
+            doubles.cuda.executed.clear()
+            report = stylize_folder(photos, target, image, ImageSettings(), transform_key="k", at_once=at_once)
+        assert image.most == at_once and set(doubles.cuda.executed) == set(range(at_once))
+        assert [(Path(p.source).name, p.status) for p in report.photos] == [
+            (f"{i}.png", "failed" if i == 3 else "done") for i in range(7)
+        ]
+        runs[name] = [cv2.imread(str(target / f"{i}.png")) for i in range(7) if i != 3]
+    assert all(np.array_equal(a, b) for a, b in zip(*runs.values(), strict=True))
 
 
 def test_tiles_follow_the_plan(stylizer: Stylizer, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
