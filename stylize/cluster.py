@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,12 +119,16 @@ def _connect(ray: Any, address: str) -> None:
     if address == "local":
         options["include_dashboard"] = False
     try:
-        ray.init(address=address, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters comes as an error
+            ray.init(address=address, **options)
     except ImportError as error:
         raise ToolError(f"{address} needs Ray's client ({error}): pip install 'ray[client]'") from error
     except Exception as error:  # Ray raises whatever it meets on the way
-        hint = "start one with `ray start --head`" if address == "auto" else "check address and versions of Ray"
-        raise ClusterError(f"no Ray cluster at {address} ({_line(error)}): {hint}, or use --ray local") from error
+        if address == "auto" and isinstance(error, ConnectionError):
+            raise ClusterError("no Ray cluster runs here: start one with `ray start --head`, or --ray local") from error
+        hint = "check that both sides have one version of Ray, and set RAY_AUTH_MODE=token if the cluster wants a token"
+        raise ClusterError(f"no Ray cluster at {address} ({_line(error)}): {hint}") from error
 
 
 def _line(error: BaseException) -> str:
