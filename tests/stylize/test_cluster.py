@@ -1,6 +1,7 @@
 """A real Ray cluster of two workers, one of which is killed in the middle: the result is that of one machine."""
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -39,10 +40,11 @@ def cluster():
         warnings.simplefilter("ignore")
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        try:
-            yield ray.get_runtime_context().gcs_address
-        finally:
-            ray.shutdown()
+    yield ray.get_runtime_context().gcs_address
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray leaves files and processes to the garbage collection
+        ray.shutdown()
+        gc.collect()
 
 
 @pytest.fixture
