@@ -17,6 +17,7 @@ import click
 
 from training.config import TrainConfig
 from training.errors import TrainingError
+from training.generator_config import ARCHITECTURES
 from training.options import NameList, SectionedGroup, SectionedOption, config_options
 
 if TYPE_CHECKING:
@@ -190,6 +191,54 @@ def export(source: Path, out: Path, average: bool, looks: tuple[str, ...]) -> No
 
     config = export_generator(source, out, average=average, looks=looks)
     click.echo(f"{out}: {config.architecture}, looks {', '.join(config.looks)}")
+
+
+@main.command()
+@click.argument("teacher", type=click.Path(path_type=Path))
+@click.option(
+    "--photos", required=True, type=FOLDER, help="Photos to learn on: frames of hikes, say; no art is needed."
+)
+@click.option("--out", required=True, type=FOLDER, help="Folder that holds the numbered run folders.")
+@click.option("--samples", type=FOLDER, help="Photos for the sample grids.  [default: the first of --photos]")
+@click.option("--architecture", default="light", show_default=True, type=click.Choice(ARCHITECTURES), help="Student.")
+@click.option("--ngf", default=40, show_default=True, type=click.IntRange(8), help="Its channels.")
+@click.option("--n-blocks", default=6, show_default=True, type=click.IntRange(1), help="Its residual blocks.")
+@click.option("--looks", type=NameList(), default=(), help="Looks to teach.  [default: all of the teacher's]")
+@click.option("--init", type=click.Path(path_type=Path), help="Student to start from.  [default: fresh weights]")
+@click.option("--steps", default=6000, show_default=True, type=click.IntRange(1), help="Supervised steps.")
+@click.option("--adversarial-steps", default=0, show_default=True, type=click.IntRange(0), help="Then with judges.")
+@click.option("--batch", default=4, show_default=True, type=click.IntRange(1), help="Photos in one step.")
+@click.option("--crop", default=128, show_default=True, type=click.IntRange(32), help="Side of the crops, in pixels.")
+@click.option("--lr", default=6e-4, show_default=True, type=click.FloatRange(0, min_open=True), help="Learning rate.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
+@click.option("--threads", default=0, show_default=True, type=click.IntRange(0), help="CPU threads; 0: all.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random choice.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after this time; --resume goes on.")
+@one_line_errors
+def distill(teacher: Path, minutes: float | None, **options: Any) -> None:
+    """Teach a small generator what TEACHER (a run folder or generator.safetensors) paints.
+
+    It learns pixels, gradients, colours and steadiness from the teacher's output on photos; with
+    --adversarial-steps also what a discriminator finds. Go on with `train-generator --resume RUN`.
+    """
+    from training.checkpoint import load_generator
+
+    file = teacher / "generator.safetensors" if teacher.is_dir() else teacher
+    _train(_distillation(file, load_generator(file).config.looks, options), None, minutes=minutes, dry_run=False)
+
+
+def _distillation(teacher: Path, looks: tuple[str, ...], options: dict[str, Any]) -> TrainConfig:
+    """The settings of a run in which `teacher` paints the targets."""
+    given: dict[str, Any] = {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}
+    steps, adversarial_steps = given.pop("steps"), given.pop("adversarial_steps")
+    given["looks"] = given["looks"] or looks
+    try:
+        return TrainConfig(
+            art="", teacher=str(teacher), warmup_steps=steps, steps=adversarial_steps, warmup_lr=given["lr"],
+            lambda_cycle=0.0, lambda_identity=0.0, lambda_pair=2.0, lambda_detail=10.0, **given,
+        )  # fmt: skip
+    except ValueError as error:
+        raise click.UsageError(_one_line(error)) from error
 
 
 @main.command()

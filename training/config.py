@@ -23,7 +23,7 @@ AT_LEAST_ONE = (
 )  # fmt: skip
 NOT_NEGATIVE = (
     "warmup_steps", "steps", "epochs", "lr", "warmup_lr", "look_lr", "lambda_cycle", "lambda_identity", "lambda_pair",
-    "lambda_edge", "lambda_flat", "lambda_frame", "pool_size", "clip", "threads", "seed",
+    "lambda_detail", "lambda_edge", "lambda_flat", "lambda_frame", "pool_size", "clip", "threads", "seed",
 )  # fmt: skip
 SHARES = ("decay_start", "label_smoothing", "ema")
 
@@ -35,13 +35,17 @@ class TrainConfig:
     photos: str
     """Folder of domain A: photos."""
     art: str
-    """Folder of domain B: flat, layered art."""
+    """Folder of domain B: flat, layered art; not looked at where a teacher paints the targets."""
     out: str
     """Folder that holds the numbered run folders."""
     samples: str | None = None
     """Photos for the sample grids; default: the first of `photos`."""
     cache: str | None = None
     """Folder for flattened photos, the slow part of the pseudo-pairs; default: `flat` inside `out`."""
+    init: str | None = None
+    """Generator to start from, a generator.safetensors of the same architecture and looks."""
+    teacher: str | None = None
+    """Generator whose output takes the place of pseudo-pairs and art (see `train-generator distill`)."""
     check_folders: bool = True
     """Read every image once before training, and refuse folders that look swapped."""
 
@@ -80,7 +84,9 @@ class TrainConfig:
     """Images of each domain in one step, over all processes."""
     crop: int = 160
     """Side of the training crops, in pixels, a multiple of 8."""
-    zoom: tuple[float, float] = (0.4, 1.8)
+    views: bool = True
+    """Crops take the statistics of a view of their whole picture, as in use; a step then has twice the images."""
+    zoom: tuple[float, float] = (0.5, 2.5)
     """Range of the scale at which photos are cropped; above 1 stands for high resolution."""
     lr: float = 2e-4
     """Learning rate of Adam (0.5, 0.999)."""
@@ -101,6 +107,8 @@ class TrainConfig:
     """Compute the identity loss in every k-th step only."""
     lambda_pair: float = 2.0
     """Weight of the pseudo-pair's colours (blurred) in the adversarial part; 0: none."""
+    lambda_detail: float = 0.0
+    """Weight of the whole pseudo-pair, pixels and gradients, in the adversarial part; 0: none."""
     lambda_edge: float = 1.0
     """Weight of the gradient term of the supervised loss."""
     lambda_flat: float = 0.0

@@ -21,7 +21,7 @@ SWAPPED_MARGIN = 0.1
 
 def data_files(config: TrainConfig) -> tuple[list[Path], list[Path]]:
     """The photos and the art; DataError where folders are missing, empty, too small or overlap."""
-    photos, art = image_files(config.photos), image_files(config.art)
+    photos, art = image_files(config.photos), [] if config.teacher else image_files(config.art)
     common = {p.resolve() for p in photos} & {p.resolve() for p in art}
     if common:
         raise DataError(
@@ -29,7 +29,7 @@ def data_files(config: TrainConfig) -> tuple[list[Path], list[Path]]:
             "--photos and --art need separate folders"
         )
     for name, files in (("photos", photos), ("art", art)):
-        if len(files) < config.batch:
+        if (files or not config.teacher) and len(files) < config.batch:
             raise DataError(
                 f"{len(files)} images in --{name} are fewer than one batch of {config.batch}: "
                 "add images or choose a smaller --batch"
@@ -46,6 +46,8 @@ def check_images(photos: Sequence[Path], art: Sequence[Path]) -> None:
             f"{len(broken)} of {len(photos) + len(art)} images cannot be read: {names}; "
             "remove them, or let `train-generator prepare` sort them out"
         )
+    if not art:
+        return
     flat_photos, flat_art = mean_flatness(photos), mean_flatness(art)
     if flat_photos > flat_art + SWAPPED_MARGIN:
         raise DataError(

@@ -23,8 +23,10 @@ from training.config import TrainConfig
 from training.data_check import check_images, data_files
 from training.errors import DataError
 from training.image_io import U8, fit, read_rgb
+from training.look_names import AUTO
 from training.looks import LookPalettes
-from training.pseudo_pairs import LightnessRank, PaletteMap, flatten
+from training.poster import ToneRank, flat_shapes, paint
+from training.pseudo_pairs import PaletteMap
 
 __all__ = ["Batch", "PhotoArtDataset"]
 
@@ -32,9 +34,16 @@ LONG_SIDE = 640  # pixels, of the images that crops are cut from
 PALETTE_SIDE = 160  # pixels, of the images that colours are measured on
 
 
+SHARES_OF_AUTO = {"lightness": 0.8, "chroma": 0.5, "own": 1.0}
+"""How `auto` paints (see `paint`): the lightness of art, and the picture's own colours, more vivid."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one step sees; images are float32 ``(N, 3, crop, crop)`` in -1..1."""
+    """What one step sees; images are float32 ``(N, 3, crop, crop)`` in -1..1.
+
+    With `TrainConfig.views` the first half shows whole pictures, the second a crop of each, in the same order.
+    """
 
     real_A: Tensor
     """Crops of photos."""
@@ -70,8 +79,8 @@ class PhotoArtDataset:
             check_images(self.photos, self.art)
         self.cache = Path(config.cache or Path(config.out) / "flat")
         palettes = [PaletteMap.of(fit(read_rgb(p), PALETTE_SIDE)) for p in self.art]
-        self.looks = LookPalettes(palettes, config.looks)
-        self.look_of_art = [config.looks.index(self.looks.of_art(p)) for p in palettes]
+        self.looks = LookPalettes(palettes, config.looks) if palettes else None
+        self.look_of_art = [config.looks.index(self.looks.of_art(p)) for p in palettes] if self.looks else []
         self._photos: dict[Path, _Photo] = {}
         self._arts: dict[Path, U8] = {}
         self._room = MEMORY
@@ -80,14 +89,16 @@ class PhotoArtDataset:
         """The batch of a step, or some rows of it."""
         images = range(self.config.batch)[rows]
         a = [self._photo(self._rng(step, i, 0)) for i in images]
-        # The warm-up looks at pseudo-pairs alone.
-        b = [self._art(self._rng(step, i, 1)) for i in images if step >= self.config.warmup_steps]
+        # The warm-up looks at pseudo-pairs alone; a teacher paints pairs and art.
+        with_art = step >= self.config.warmup_steps and self.config.teacher is None
+        b = [self._art(self._rng(step, i, 1)) for i in images if with_art]
+        kinds = range(2 if self.config.views else 1)
         return Batch(
-            real_A=_tensor([x[0] for x in a]),
-            pair_A=_tensor([x[1] for x in a]),
-            look_A=self._one_hot([x[2] for x in a]),
-            real_B=_tensor([x[0] for x in b]),
-            look_B=self._one_hot([x[1] for x in b]),
+            real_A=_tensor([x[0][kind] for kind in kinds for x in a]),
+            pair_A=_tensor([x[1][kind] for kind in kinds for x in a if x[1]]),
+            look_A=self._one_hot([x[2] for _ in kinds for x in a]),
+            real_B=_tensor([x[0][kind] for kind in kinds for x in b]),
+            look_B=self._one_hot([x[1] for _ in kinds for x in b]),
         )
 
     def batches(self, start: int, stop: int, rows: slice = slice(None)) -> Iterator[Batch]:
@@ -113,10 +124,10 @@ class PhotoArtDataset:
     def flat(self, path: Path, photo: U8) -> U8:
         """The flattened photo, kept in the cache folder under the hash of its file from then on."""
         key = hashlib.sha256(path.read_bytes()).hexdigest()[:24]
-        kept = self.cache / f"{key}.png"
+        kept = self.cache / f"{key}-shapes.png"
         if kept.exists():
             return read_rgb(kept)
-        flat = flatten(photo)
+        flat = flat_shapes(photo)
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -132,23 +143,31 @@ class PhotoArtDataset:
             raise DataError(f"{kept} cannot be written ({error}): free some space or choose another --cache") from error
         return flat
 
-    def _photo(self, rng: np.random.Generator) -> tuple[U8, U8, int]:
+    def _photo(self, rng: np.random.Generator) -> tuple[list[U8], list[U8], int]:
         photo = self._load_photo(self.photos[rng.integers(len(self.photos))])
         look = int(rng.integers(len(self.config.looks)))
-        name = self.config.looks[look]
-        palette = self.looks.for_photo(name, photo.palette)
-        window = _Window.draw(rng, photo.data.shape, self.config.crop, self.config.zoom)
-        strength = (0.65, 0.65) if name == "auto" else (0.7, 0.8)
-        pair = palette.apply(window.cut(photo.flat), rank=photo.rank, lightness=strength[0], chroma=strength[1])
-        return window.cut(photo.data), pair, look
+        windows = self._windows(rng, photo.data.shape)
+        pairs: list[U8] = []
+        if self.looks is not None:
+            name = self.config.looks[look]
+            palette, shares = self.looks.for_photo(name, photo.palette), SHARES_OF_AUTO if name == AUTO else {}
+            pairs = [paint(window.cut(photo.flat), palette, photo.rank, **shares) for window in windows]
+        return [window.cut(photo.data) for window in windows], pairs, look
+
+    def _windows(self, rng: np.random.Generator, shape: tuple[int, ...]) -> list[_Window]:
+        """The view of a picture, if views are wanted, and the crop."""
+        crop = self.config.crop
+        whole = crop / min(shape[:2])
+        view = [_Window.draw(rng, shape, crop, (whole, whole))] if self.config.views else []
+        return [*view, _Window.draw(rng, shape, crop, self.config.zoom)]
 
     def _load_photo(self, path: Path) -> _Photo:
         """A decoded photo with what is measured on it; kept in memory while there is room."""
         if (kept := self._photos.get(path)) is not None:
             return kept
         data = fit(read_rgb(path), LONG_SIDE)
-        flat = self.flat(path, data)
-        photo = _Photo(data, flat, PaletteMap.of(fit(data, PALETTE_SIDE)), LightnessRank.of(flat))
+        flat = self.flat(path, data) if self.looks is not None else data
+        photo = _Photo(data, flat, PaletteMap.of(fit(data, PALETTE_SIDE)), ToneRank.of(flat))
         if self._room > 0:
             self._room -= data.nbytes + flat.nbytes
             self._photos[path] = photo
@@ -163,10 +182,10 @@ class PhotoArtDataset:
             self._arts[path] = art
         return art
 
-    def _art(self, rng: np.random.Generator) -> tuple[U8, int]:
+    def _art(self, rng: np.random.Generator) -> tuple[list[U8], int]:
         i = int(rng.integers(len(self.art)))
         art = self._load_art(self.art[i])
-        return _Window.draw(rng, art.shape, self.config.crop, self.config.zoom).cut(art), self.look_of_art[i]
+        return [window.cut(art) for window in self._windows(rng, art.shape)], self.look_of_art[i]
 
     def _rng(self, step: int, image: int, domain: int) -> np.random.Generator:
         return np.random.default_rng((self.config.seed, step, image, domain))
@@ -177,12 +196,12 @@ class PhotoArtDataset:
 
 @dataclass(frozen=True)
 class _Photo:
-    """A photo, flattened, and its colours."""
+    """A photo, flattened (itself under a teacher), and its colours."""
 
     data: U8
     flat: U8
     palette: PaletteMap
-    rank: LightnessRank
+    rank: ToneRank
 
 
 @dataclass(frozen=True)

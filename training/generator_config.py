@@ -45,6 +45,10 @@ class GeneratorConfig:
         """Inverse of `to_dict`; TypeError on unknown keys."""
         return cls(**{**values, "looks": tuple(values.get("looks", ("auto",)))})
 
+    def describe(self) -> str:
+        """In words, for messages."""
+        return f"{self.architecture} with ngf {self.ngf}, {self.n_blocks} blocks and looks {', '.join(self.looks)}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {**asdict(self), "looks": list(self.looks)}

@@ -1,8 +1,9 @@
 """Named looks: which colours a generator paints with, from shadow to light.
 
-Each look has an anchor of three sRGB colours (shadow, middle, light).  Its palette is the mean of
-the art images whose own colours lie closest to the anchor, so the same names follow any art folder.
-`auto` has no anchor: it takes, for each photo, the art images nearest to the photo's own light.
+Each look has an anchor of five sRGB colours from shadow to light.  Its palette lies half way between
+the anchor and the art images closest to it, so the same names follow any art folder.
+`auto` has no anchor: it takes, for each photo, the lightness of the art images nearest to it, and half of
+their colours beside the photo's own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class LookPalettes:
         members: how many of the nearest art images make one look.
     """
 
-    def __init__(self, arts: Sequence[PaletteMap], looks: Sequence[str], members: int = 8) -> None:
+    def __init__(self, arts: Sequence[PaletteMap], looks: Sequence[str], members: int = 4) -> None:
         unknown = [name for name in looks if name != AUTO and name not in ANCHORS]
         if unknown:
             raise ValueError(f"unknown look {unknown[0]!r}; allowed: {', '.join([AUTO, *ANCHORS])}")
@@ -41,7 +42,7 @@ class LookPalettes:
     def _near_anchor(self, name: str, members: int) -> PaletteMap:
         anchor = anchor_palette(name)
         nearest = sorted(self.calm, key=lambda art: ramp_distance(art, anchor))[:members]
-        return mean_palette([anchor, mean_palette(nearest)])
+        return PaletteMap(colors=((anchor.colors + mean_palette(nearest).colors) / 2).astype(np.float32))
 
     def for_photo(self, look: str, own: PaletteMap, neighbours: int = 3) -> PaletteMap:
         """The palette that `look` gives to a photo whose own palette is `own`."""
@@ -67,12 +68,12 @@ def mean_palette(palettes: Sequence[PaletteMap]) -> PaletteMap:
 
 
 def anchor_palette(name: str) -> PaletteMap:
-    """The three anchor colours of a look, joined in Lab to a full ramp."""
+    """The anchor colours of a look, joined in Lab to a full ramp."""
     hexes = ANCHORS[name]
     rgb = np.array([[[int(h[i : i + 2], 16) for i in (0, 2, 4)] for h in hexes]], np.uint8)
     lab = rgb_to_lab(rgb)[0]
-    at = np.linspace(0, 2, RANKS)
-    return PaletteMap(colors=np.stack([np.interp(at, range(3), lab[:, c]) for c in range(3)], -1).astype(np.float32))
+    at, stops = np.linspace(0, len(hexes) - 1, RANKS), np.arange(len(hexes))
+    return PaletteMap(colors=np.stack([np.interp(at, stops, lab[:, c]) for c in range(3)], -1).astype(np.float32))
 
 
 def ramp_distance(a: PaletteMap, b: PaletteMap) -> float:

@@ -28,6 +28,7 @@ __all__ = [
     "build_generator",
     "init_generator",
     "init_weights",
+    "set_views_first",
 ]
 
 NORM_EPS = 1e-5
@@ -40,17 +41,24 @@ class LookNorm(nn.Module):
 
     Conditional instance normalization, Dumoulin et al. 2017 (arXiv 1610.07629).  With one look it is
     the affine instance norm of Ulyanov et al. 2016.
+
+    With `views_first`, in training only, the batch is N views of whole pictures and then a crop of each:
+    a crop takes the statistics of its view, as the tiles of a picture take those of the probe.
     """
 
     def __init__(self, channels: int, looks: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(looks, channels))
         self.beta = nn.Parameter(torch.zeros(looks, channels))
+        self.views_first = False
 
     def forward(self, x: Tensor, look: Tensor) -> Tensor:
         """Normalise ``(N, C, H, W)``, then scale and shift as `look` ``(N, K)`` says."""
+        seen = x[: len(x) // 2] if self.views_first and self.training else x
         # Statistics in float32 whatever autocast says: their squares overflow float16.
-        variance, mean = torch.var_mean(x.float(), dim=(2, 3), correction=0)
+        variance, mean = torch.var_mean(seen.float(), dim=(2, 3), correction=0)
+        if len(seen) < len(x):
+            variance, mean = variance.repeat(2, 1), mean.repeat(2, 1)
         scale = (look @ self.gamma.float()) * torch.rsqrt(variance + NORM_EPS)
         shift = (look @ self.beta.float()) - mean * scale
         return x * scale[:, :, None, None].to(x.dtype) + shift[:, :, None, None].to(x.dtype)
@@ -249,6 +257,13 @@ class MultiScaleDiscriminator(nn.Module):
                 x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
             scores += net(x)
         return scores
+
+
+def set_views_first(net: nn.Module, value: bool) -> None:
+    """Whether batches of training are views and then crops of them (see `LookNorm`)."""
+    for module in net.modules():
+        if isinstance(module, LookNorm):
+            module.views_first = value
 
 
 def init_weights(net: nn.Module, gain: float = 0.02) -> None:

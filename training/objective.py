@@ -89,12 +89,12 @@ class Objective:
         config, cycle = self.config, self.config.lambda_cycle
         with self._still(), self._autocast(batch.real_A.device):
             fake_B = self.netG_A(batch.real_A, batch.look_A)
-            fakes = {"fake_B": fake_B.detach().float()}
-            losses = {"G_A": lsgan(self.judge_A(self._augment(fake_B, draws, 0)), 1.0)}
+            fakes = {"fake_B": self._crops(fake_B).detach().float()}
+            losses = {"G_A": lsgan(self.judge_A(self._augment(self._crops(fake_B), draws, 0)), 1.0)}
             if cycle > 0:
                 fake_A = self.netG_B(batch.real_B)
-                fakes["fake_A"] = fake_A.detach().float()
-                losses["G_B"] = lsgan(self.judge_B(self._augment(fake_A, draws, 1)), 1.0)
+                fakes["fake_A"] = self._crops(fake_A).detach().float()
+                losses["G_B"] = lsgan(self.judge_B(self._augment(self._crops(fake_A), draws, 1)), 1.0)
                 rec_A, rec_B = self.netG_B(fake_B), self.netG_A(fake_A, batch.look_B)
                 losses["cycle_A"] = cycle * F.l1_loss(rec_A.float(), batch.real_A)
                 losses["cycle_B"] = cycle * F.l1_loss(rec_B.float(), batch.real_B)
@@ -106,16 +106,23 @@ class Objective:
                     losses["idt_B"] = weight * F.l1_loss(self.netG_B(batch.real_A).float(), batch.real_A)
             if config.lambda_pair > 0:
                 losses["pair_A"] = config.lambda_pair * F.l1_loss(blur(fake_B.float()), blur(batch.pair_A))
+            if config.lambda_detail > 0:
+                detail = pair_loss(fake_B.float(), batch.pair_A, config.lambda_edge)
+                losses["detail_A"] = config.lambda_detail * detail
             losses |= self._regularisers(batch, fake_B, draws)
         return losses, fakes
 
     def discriminators(self, batch: Batch, fake_B: Tensor, fake_A: Tensor | None, draws: StepDraws) -> Losses:
-        """Real against pooled fake, halved as in the paper."""
+        """Real crops against pooled fake ones, halved as in the paper."""
         with self._autocast(fake_B.device):
-            losses = {"D_A": self._judge(self.netD_A, batch.real_B, fake_B, draws, 2)}
+            losses = {"D_A": self._judge(self.netD_A, self._crops(batch.real_B), fake_B, draws, 2)}
             if fake_A is not None:
-                losses["D_B"] = self._judge(self.netD_B, batch.real_A, fake_A, draws, 4)
+                losses["D_B"] = self._judge(self.netD_B, self._crops(batch.real_A), fake_A, draws, 4)
         return losses
+
+    def _crops(self, images: Tensor) -> Tensor:
+        """What the discriminators look at: the crops without the views of whole pictures."""
+        return images[len(images) // 2 :] if self.config.views else images
 
     def _judge(self, net: nn.Module, real: Tensor, fake: Tensor, draws: StepDraws, salt: int) -> Tensor:
         on_real = lsgan(net(self._augment(real, draws, salt)), 1.0 - self.config.label_smoothing)
@@ -136,7 +143,7 @@ class Objective:
         After Wang et al. 2021 (arXiv 2102.05822); only the part that both copies see is compared.
         """
         shift, noise = draws.shift(), draws.noise(batch.real_A.shape).to(fake_B.device) * 0.02
-        moved = torch.roll(batch.real_A, shift, (2, 3)) + noise
+        moved = torch.roll(batch.real_A, shift, (2, 3)) + noise.repeat(len(fake_B) // len(noise), 1, 1, 1)
         result = self.netG_A(moved.clamp(-1, 1), batch.look_A).float()
         inner = (..., slice(8, -8), slice(8, -8))
         return F.l1_loss(result[inner], torch.roll(fake_B, shift, (2, 3))[inner])

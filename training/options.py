@@ -23,16 +23,16 @@ __all__ = ["SECTIONS", "NameList", "SectionedGroup", "SectionedOption", "config_
 F = TypeVar("F", bound=Callable[..., Any])
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Folders": ("photos", "art", "out", "samples", "cache", "check_folders"),
+    "Folders": ("photos", "art", "out", "samples", "cache", "init", "teacher", "check_folders"),
     "Generator": ("architecture", "ngf", "n_blocks", "n_downsampling", "upsample", "looks"),
     "Discriminator": ("ndf", "scales", "dense", "label_smoothing", "augment", "pool_size"),
     "Schedule": (
-        "warmup", "warmup_steps", "warmup_back_every", "steps", "epochs", "decay_start", "batch", "crop", "zoom",
-        "lr", "warmup_lr", "look_lr", "generator_steps", "discriminator_steps", "ema", "clip", "seed",
+        "warmup", "warmup_steps", "warmup_back_every", "steps", "epochs", "decay_start", "batch", "crop", "views",
+        "zoom", "lr", "warmup_lr", "look_lr", "generator_steps", "discriminator_steps", "ema", "clip", "seed",
     ),
     "Losses": (
-        "lambda_cycle", "lambda_identity", "identity_every", "lambda_pair", "lambda_edge", "lambda_flat",
-        "lambda_frame", "frame_every",
+        "lambda_cycle", "lambda_identity", "identity_every", "lambda_pair", "lambda_detail", "lambda_edge",
+        "lambda_flat", "lambda_frame", "frame_every",
     ),
     "Machine": (
         "precision", "device", "compile", "threads", "workers", "save_every", "sample_every", "tensorboard",
@@ -46,6 +46,8 @@ _TYPES: dict[str, Any] = {
     "out": _FOLDER,
     "samples": _FOLDER,
     "cache": _FOLDER,
+    "init": click.Path(),
+    "teacher": click.Path(),
     "architecture": click.Choice(ARCHITECTURES),
     "upsample": click.Choice(UPSAMPLINGS),
     "precision": click.Choice(PRECISIONS),

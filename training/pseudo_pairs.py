@@ -1,4 +1,4 @@
-"""A classical photo -> flat-art transfer: the warm-up target, and the baseline to beat.
+"""A classical photo -> flat-art transfer, the baseline to beat; and the colours it shares with `poster`.
 
 No network is involved.  `flatten` removes texture while it keeps edges (mean shift, Comaniciu and
 Meer 2002, followed by a domain-transform filter, Gastal and Oliveira 2011, which takes the bands

@@ -15,14 +15,23 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.checkpoint import load_state, save_generator, save_state
+from training.checkpoint import load_generator, load_state, save_generator, save_state
 from training.config import TrainConfig
 from training.dataset import Batch, PhotoArtDataset
 from training.devices import autocast_dtype, pick_device, used_memory_mib
+from training.distill import Teacher
 from training.errors import CheckpointError, DivergenceError
 from training.image_io import U8
 from training.image_pool import ImagePool
-from training.networks import GeneratorConfig, MultiScaleDiscriminator, build_generator, init_weights
+from training.networks import (
+    GeneratorConfig,
+    LightGenerator,
+    MultiScaleDiscriminator,
+    ResnetGenerator,
+    build_generator,
+    init_weights,
+    set_views_first,
+)
 from training.objective import Losses, Objective, StepDraws
 from training.parallel import Parallel
 from training.run_log import RunLog
@@ -65,7 +74,10 @@ class Trainer:
         self.dtype = autocast_dtype(config.precision, self.device)
         self.rows = self.parallel.rows(config.batch)
         self.dataset = PhotoArtDataset(config)
-        self.netG_A = build_generator(config.generator)
+        self.netG_A = _first_generator(config)
+        self.teacher = None
+        if config.teacher:
+            self.teacher = Teacher(Path(config.teacher), config.looks, views=config.views, device=self.device)
         way_back = {**config.generator.to_dict(), "looks": ["photo"]}
         self.netG_B = build_generator(GeneratorConfig.from_dict(way_back))
         self.netD_A = MultiScaleDiscriminator(config.scales, ndf=config.ndf, dense=config.dense)
@@ -77,6 +89,7 @@ class Trainer:
         for name, net in self.nets.items():
             if "D" in name:
                 init_weights(net)
+            set_views_first(net, config.views)
             net.to(self.device)
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if config.compile:
@@ -142,6 +155,8 @@ class Trainer:
     def train_step(self, batch: Batch) -> Losses:
         """One step on one batch: the warm-up, or the generators and then the discriminators."""
         config, draws = self.config, self._draws()
+        if self.teacher is not None:
+            batch = self.teacher.teach(batch)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = self.lr() * group.get("factor", 1.0)
@@ -189,10 +204,13 @@ class Trainer:
         return {k: v.detach() for k, v in losses.items()}
 
     def lr(self) -> float:
-        """Learning rate of this step: constant, then falling linearly to zero."""
+        """Learning rate of this step, in each part constant, then falling linearly.
+
+        To zero in the adversarial part; to a twentieth in the last third of the warm-up.
+        """
         config = self.config
         if self.step < config.warmup_steps:
-            return config.warmup_lr
+            return config.warmup_lr * min(1.0, max(0.05, 3 * (1 - self.step / config.warmup_steps)))
         done = (self.step - config.warmup_steps) / max(1, self.adversarial_steps)
         tail = (1.0 - done) / max(1e-9, 1.0 - config.decay_start)
         return config.lr * min(1.0, tail)
@@ -223,7 +241,7 @@ class Trainer:
         return {
             "lr": self.lr(),
             "seconds": round(seconds, 4),
-            "images_per_s": round(self.config.batch / seconds, 3),
+            "images_per_s": round(self.config.batch * (2 if self.config.views else 1) / seconds, 3),
             "memory_mib": round(used_memory_mib(self.device), 1),
         }
 
@@ -283,6 +301,20 @@ class Trainer:
     def write_samples(self) -> U8:
         """A grid of photos and their stylizations in every look, by the averaged weights; RGB uint8."""
         return write_grid(self)
+
+
+def _first_generator(config: TrainConfig) -> ResnetGenerator | LightGenerator:
+    """Fresh weights, or those of `config.init`; CheckpointError if that is another architecture."""
+    net = build_generator(config.generator)
+    if config.init:
+        given = load_generator(Path(config.init))
+        if given.config != config.generator:
+            raise CheckpointError(
+                f"{config.init} is {given.config.describe()}, the run asks for {config.generator.describe()}: "
+                "give a generator of the same architecture and looks to --init"
+            )
+        net.load_state_dict(given.state_dict())
+    return net
 
 
 def _generator_groups(nets: tuple[nn.Module, ...], look_lr: float) -> list[dict[str, Any]]:

@@ -28,13 +28,14 @@ def test_a_step_is_the_same_whenever_it_is_drawn(tiny):
 def test_rows_are_parts_of_the_whole_batch(tiny):
     data = PhotoArtDataset(tiny(batch=4))
     whole = data.sample(5)
-    for rows in (slice(0, 2), slice(2, 4)):
-        part = data.sample(5, rows)
-        assert all(torch.equal(getattr(whole, name)[rows], value) for name, value in vars(part).items())
+    for rows in ([0, 1], [2, 3]):
+        part = data.sample(5, slice(rows[0], rows[-1] + 1))
+        views_and_crops = rows + [4 + row for row in rows]
+        assert all(torch.equal(getattr(whole, name)[views_and_crops], value) for name, value in vars(part).items())
 
 
 def test_batch_shapes_and_ranges(tiny):
-    batch = PhotoArtDataset(tiny(batch=3, crop=48, scales=1, warmup_steps=0)).sample(0)
+    batch = PhotoArtDataset(tiny(batch=3, crop=48, scales=1, warmup_steps=0, views=False)).sample(0)
     for image in (batch.real_A, batch.pair_A, batch.real_B):
         assert image.shape == (3, 3, 48, 48)
         assert image.dtype == torch.float32
@@ -46,7 +47,22 @@ def test_batch_shapes_and_ranges(tiny):
 
 def test_the_warmup_draws_no_art(tiny):
     data = PhotoArtDataset(tiny(warmup_steps=2))
-    assert [len(data.sample(step).real_B) for step in (0, 1, 2)] == [0, 0, 1]
+    assert [len(data.sample(step).real_B) for step in (0, 1, 2)] == [0, 0, 2]
+
+
+def test_views_show_the_whole_picture_and_crops_a_part(tiny, tmp_path, write_image, make_art):
+    image = np.full((64, 64, 3), 120, np.uint8)
+    image[:4, :, 0] = image[-4:, :, 0] = 255  # red bars above and below
+    for i in range(3):
+        write_image(tmp_path / "p" / f"{i}.png", image)
+        write_image(tmp_path / "b" / f"{i}.png", make_art(i))
+    config = tiny(photos=str(tmp_path / "p"), art=str(tmp_path / "b"), zoom=(4.0, 4.0), check_folders=False, batch=3)
+    batch = PhotoArtDataset(config).sample(0)
+    assert len(batch.real_A) == len(batch.pair_A) == len(batch.look_A) == 6
+    views, crops = batch.real_A[:3], batch.real_A[3:]
+    assert bool((views[:, 0, 0] > 0.5).all() and (views[:, 0, -1] > 0.5).all())
+    assert not bool(((crops[:, 0, 0] > 0.5) & (crops[:, 0, -1] > 0.5)).any())
+    assert torch.equal(batch.look_A[:3], batch.look_A[3:])
 
 
 def test_pair_shows_the_same_crop(tiny, tmp_path, make_photo, make_art, write_image):
@@ -74,7 +90,7 @@ def test_flattened_photos_are_kept_by_content(tiny, tmp_path, monkeypatch, folde
     first = data.flat(path, read_rgb(path))
     copy = tmp_path / "elsewhere.png"
     copy.write_bytes(path.read_bytes())
-    monkeypatch.setattr("training.dataset.flatten", lambda photo: pytest.fail("flattened again"))
+    monkeypatch.setattr("training.dataset.flat_shapes", lambda photo: pytest.fail("flattened again"))
     assert np.array_equal(data.flat(copy, read_rgb(copy)), first)
     assert [p.suffix for p in data.cache.iterdir()] == [".png"]
 

@@ -9,6 +9,7 @@ from training.networks import (
     MultiScaleDiscriminator,
     PatchDiscriminator,
     build_generator,
+    set_views_first,
 )
 
 VARIANTS = [
@@ -63,6 +64,18 @@ def test_look_norm_is_instance_norm():
     x = torch.randn(2, 5, 8, 8)
     expected = torch.nn.functional.instance_norm(x, eps=1e-5)
     torch.testing.assert_close(LookNorm(5, 1)(x, torch.ones(2, 1)), expected)
+
+
+def test_crops_take_the_statistics_of_their_views():
+    norm = LookNorm(3, 1)
+    set_views_first(norm, True)
+    views, crops, look = torch.randn(2, 3, 8, 8) * 3 + 1, torch.randn(2, 3, 8, 8), torch.ones(4, 1)
+    out = norm(torch.cat([views, crops]), look)
+    torch.testing.assert_close(out[:2], torch.nn.functional.instance_norm(views, eps=1e-5))
+    variance, mean = torch.var_mean(views, dim=(2, 3), correction=0, keepdim=True)
+    torch.testing.assert_close(out[2:], (crops - mean) * torch.rsqrt(variance + 1e-5))
+    norm.eval()  # in use every image is its own view
+    torch.testing.assert_close(norm(crops, look[:2]), torch.nn.functional.instance_norm(crops, eps=1e-5))
 
 
 def test_look_norm_survives_values_whose_squares_overflow_half():
