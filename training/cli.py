@@ -272,7 +272,7 @@ def prepare(sources: tuple[Path, ...], out: Path, **settings: Any) -> None:
 @click.option("--train-art", type=FOLDER, help="The art that distances are taken to.  [default: half of --art]")
 @click.option("--clips", type=FOLDER, help="Videos, for the temporal warping error.")
 @click.option("--out", type=FOLDER, help="Folder for the results.  [default: evaluation, beside the checkpoint]")
-@click.option("--look", help="Look to judge.  [default: the generator's first]")
+@click.option("--look", help="Look to judge; each: all in turns.  [default: the generator's first]")
 @click.option("--size", default=640, show_default=True, type=click.IntRange(min=64), help="Longer side, in pixels.")
 @click.option("--limit", type=click.IntRange(min=1), help="Photos to use.  [default: all]")
 @click.option("--patches", default=16_384, show_default=True, type=click.IntRange(64), help="Patches of each set.")

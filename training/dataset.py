@@ -25,17 +25,13 @@ from training.errors import DataError
 from training.image_io import U8, fit, read_rgb
 from training.look_names import AUTO
 from training.looks import LookPalettes
-from training.poster import ToneRank, flat_shapes, paint
+from training.poster import SHARES_OF_AUTO, ToneRank, flat_shapes, paint
 from training.pseudo_pairs import PaletteMap
 
 __all__ = ["Batch", "PhotoArtDataset"]
 
 LONG_SIDE = 640  # pixels, of the images that crops are cut from
 PALETTE_SIDE = 160  # pixels, of the images that colours are measured on
-
-
-SHARES_OF_AUTO = {"lightness": 0.8, "chroma": 0.5, "own": 1.0}
-"""How `auto` paints (see `paint`): the lightness of art, and the picture's own colours, more vivid."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,26 @@ from tqdm import tqdm
 from training.checkpoint import load_generator
 from training.devices import pick_device
 from training.errors import DataError, TrainingError
-from training.evaluation import Judge, Method, Score, baselines, generator_method, read_at, score_clips
+from training.evaluation import (
+    Judge,
+    Method,
+    Score,
+    baselines,
+    generator_method,
+    pseudo_pair,
+    read_at,
+    score_clips,
+)
 from training.image_io import U8, write_rgb
+from training.look_names import ANCHORS, AUTO
 from training.metrics import PATCHES
+from training.networks import LightGenerator, ResnetGenerator
 from training.report import contact_sheet, table, targets, write_json
 
 __all__ = ["EvaluateConfig", "evaluate_checkpoints"]
+
+EACH = "each"
+PSEUDO_PAIRS = "pseudo-pairs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +52,7 @@ class EvaluateConfig:
     out: Path | None = None
     """Folder for the results; None: `evaluation` beside the first checkpoint."""
     look: str | None = None
-    """Look to judge; None: the generator's first."""
+    """Look to judge; None: the generator's first; `each`: the looks in turns, photo by photo, as one set."""
     size: int = 640
     """Longer side of all images, in pixels."""
     limit: int | None = None
@@ -59,7 +73,11 @@ def evaluate_checkpoints(config: EvaluateConfig, *, echo: Callable[[str], object
     Raises:
         TrainingError: a folder or checkpoint cannot be used, or the results cannot be written.
     """
-    generators = _generators(config)
+    nets = _nets(config)
+    device = pick_device(config.device)
+    generators = {
+        name: [generator_method(net, look, device) for look in _looks(net, config.look)] for name, net in nets.items()
+    }
     out = config.out or _folder_of(config.checkpoints[0]) / "evaluation"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -67,10 +85,18 @@ def evaluate_checkpoints(config: EvaluateConfig, *, echo: Callable[[str], object
         raise TrainingError(f"{out} cannot be created ({error}): choose another --out") from error
     names, photos = read_at(config.photos, config.size, config.limit)
     art, train_art = _art(config)
-    methods: dict[str, Method] = {**(baselines(train_art) if config.baselines else {}), **generators}
+    # A method for every photo in turn: one, or with `each` one for every look.
+    methods: dict[str, list[Method]] = {}
+    if config.baselines:
+        methods = {name: [method] for name, method in baselines(train_art).items()}
+        methods[PSEUDO_PAIRS] = _pseudo_pairs(train_art, next(iter(nets.values())), config.look)
+    methods |= generators
     judge = Judge(photos, art, train_art, patches=config.patches)
-    outputs = {name: [method(p) for p in tqdm(photos, desc=name, unit="photo")] for name, method in methods.items()}
-    warping = _warping(config, methods, echo)
+    outputs = {
+        name: [turn[i % len(turn)](p) for i, p in enumerate(tqdm(photos, desc=name, unit="photo"))]
+        for name, turn in methods.items()
+    }
+    warping = _warping(config, {name: turn[0] for name, turn in methods.items() if name != PSEUDO_PAIRS}, echo)
     scores = {name: judge.score(images, warping.get(name)) for name, images in outputs.items()}
     facts: dict[str, Any] = {
         "size": config.size,
@@ -98,15 +124,25 @@ def evaluate_checkpoints(config: EvaluateConfig, *, echo: Callable[[str], object
     return scores
 
 
-def _generators(config: EvaluateConfig) -> dict[str, Method]:
-    device = pick_device(config.device)
-    found: dict[str, Method] = {}
+def _nets(config: EvaluateConfig) -> dict[str, ResnetGenerator | LightGenerator]:
+    found: dict[str, ResnetGenerator | LightGenerator] = {}
     for checkpoint in config.checkpoints:
         path = checkpoint / "generator.safetensors" if checkpoint.is_dir() else checkpoint
         name = path.parent.name if path.name == "generator.safetensors" else path.stem
         name = name if name and name not in found else f"{name or 'generator'}-{len(found)}"
-        found[name] = generator_method(load_generator(path), config.look, device)
+        found[name] = load_generator(path)
     return found
+
+
+def _looks(net: ResnetGenerator | LightGenerator, look: str | None) -> Sequence[str | None]:
+    """The looks to judge in turns."""
+    return net.config.looks if look == EACH else [look]
+
+
+def _pseudo_pairs(art: Sequence[U8], net: ResnetGenerator | LightGenerator, look: str | None) -> list[Method]:
+    """The targets of the looks to judge; those of `auto` for a generator of one look with another name."""
+    names = [name or net.config.looks[0] for name in _looks(net, look)]
+    return [pseudo_pair(art, name if name in ANCHORS else AUTO) for name in names]
 
 
 def _folder_of(checkpoint: Path) -> Path:

@@ -15,6 +15,8 @@ from torch import nn
 from training.baselines import Reinhard, classical, opencv_stylization
 from training.errors import CheckpointError, DataError
 from training.image_io import fit, image_files, read_rgb
+from training.look_names import AUTO
+from training.looks import LookPalettes
 from training.metrics import (
     PATCHES,
     flatness,
@@ -26,10 +28,21 @@ from training.metrics import (
     swd_levels,
 )
 from training.networks import LightGenerator, ResnetGenerator
+from training.poster import SHARES_OF_AUTO, ToneRank, flat_shapes, paint
 from training.pseudo_pairs import U8, PaletteMap, flatten
 from training.temporal import clip_files, read_frames, warping_error
 
-__all__ = ["Distances", "Judge", "Method", "Score", "baselines", "generator_method", "read_at", "score_clips"]
+__all__ = [
+    "Distances",
+    "Judge",
+    "Method",
+    "Score",
+    "baselines",
+    "generator_method",
+    "pseudo_pair",
+    "read_at",
+    "score_clips",
+]
 
 Method = Callable[[U8], U8]
 """A stylization: RGB uint8 in, the same size out."""
@@ -142,6 +155,18 @@ def baselines(train_art: Sequence[U8]) -> dict[str, Method]:
         "OpenCV stylization": opencv_stylization,
         "classical baseline": lambda photo: classical(photo, palettes),
     }
+
+
+def pseudo_pair(art: Sequence[U8], look: str) -> Method:
+    """What a generator learns from in its warm-up, as a method: the limit of a supervised one."""
+    palettes = LookPalettes([PaletteMap.of(fit(a, 160)) for a in art], (look,))
+
+    def method(photo: U8) -> U8:
+        flat = flat_shapes(photo)
+        palette = palettes.for_photo(look, PaletteMap.of(fit(photo, 160)))
+        return paint(flat, palette, ToneRank.of(flat), **(SHARES_OF_AUTO if look == AUTO else {}))
+
+    return method
 
 
 def generator_method(net: ResnetGenerator | LightGenerator, look: str | None, device: torch.device) -> Method:

@@ -190,13 +190,29 @@ def test_evaluate_end_to_end(tmp_path, generator, folders):
     result = CliRunner().invoke(main, [str(c) for c in command])
     assert result.exit_code == 0, result.output
     values = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert set(values["methods"]) == {"mean shift alone", "Reinhard", "OpenCV stylization", "classical baseline", "run"}
+    classical = {"mean shift alone", "Reinhard", "OpenCV stylization", "classical baseline"}
+    assert set(values["methods"]) == {*classical, "pseudo-pairs", "run"}
     assert values["photo_count"] == 2
     assert list(values["methods"]["run"]["warping"]) == ["zoom.mp4"]
     assert "left out" in result.output
     assert "broken.mp4" in result.output
     assert {"sheet.jpg", "table.md", "run"} <= {p.name for p in (tmp_path / "out").iterdir()}
     assert cv2.imread(str(tmp_path / "out" / "run" / "p0.jpg")).shape == (77, 96, 3)
+
+
+def test_each_look_is_judged_in_turns(tmp_path, generator, folders):
+    base = ["evaluate", str(generator), "--device", "cpu", "--photos", str(folders[0]), "--art", str(folders[1]),
+            "--size", "96", "--limit", "3", "--patches", "256", "--no-baselines", "--out"]  # fmt: skip
+    for look in ("auto", "dusk", "each"):
+        result = CliRunner().invoke(main, [*base, str(tmp_path / look), "--look", look])
+        assert result.exit_code == 0, result.output
+    # The generator knows auto and dusk, in this order.
+    auto, dusk, each = (
+        [cv2.imread(str(p)) for p in sorted((tmp_path / look / "run").glob("*.jpg"))]
+        for look in ("auto", "dusk", "each")
+    )
+    for i, expected in enumerate((auto[0], dusk[1], auto[2])):
+        assert np.array_equal(each[i], expected)
 
 
 def test_evaluate_refuses_what_it_cannot_judge(tmp_path, generator, folders):
