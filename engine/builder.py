@@ -122,7 +122,7 @@ class Builder:
                         found.verify(target)
                         return target, found
                     raise PlanError(f"{target} holds another plan: choose another --output, or --force")
-                with self.cache.workplace() as place:
+                with self.cache.workplace(target) as place:
                     self._build_into(place, device)
                     files = {graph: sha256(place / f"{graph}.plan") for graph in GRAPHS}
                     record = self._measured(place, dataclasses.replace(record, files=files))

@@ -29,6 +29,8 @@ __all__ = ["GRAPHS", "PlanCache", "PlanConfig", "PlanRecord", "ShapeProfile", "d
 
 FORMAT = "firewatch-plan-1"
 GRAPHS = ("probe", "render")
+FILES = {"plan.json", "probe.plan", "render.plan"}
+"""All that a plan folder holds."""
 BARS = {"fp32": 70.0, "fp16": 45.0, "bf16": 32.0}
 """PSNR in dB that a plan must reach against the float32 reference."""
 
@@ -261,11 +263,18 @@ class PlanCache:
             held.release()
 
     @contextmanager
-    def workplace(self) -> Iterator[Path]:
-        """A fresh folder beside the plans, gone afterwards unless it was installed."""
-        with self._writable():
-            self.plans.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=".building-", dir=self.plans))
+    def workplace(self, target: Path) -> Iterator[Path]:
+        """A fresh folder beside `target`, so that it can be renamed; gone afterwards unless it was installed.
+
+        PlanError where something other than a plan stands under that name, or the folder cannot be written.
+        """
+        if target.exists():
+            strange = {"."} if not target.is_dir() else {p.name for p in target.iterdir()} - FILES
+            if strange:
+                raise PlanError(f"{target} holds other files: choose a new or empty folder for --output")
+        with self._writable(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
         try:
             yield folder
         finally:
@@ -273,14 +282,13 @@ class PlanCache:
 
     def install(self, built: Path, target: Path) -> None:
         """Put a finished folder in its place, whole or not at all."""
-        with self._writable():
+        with self._writable(target):
             if target.exists():
                 old = target.with_name(f".old-{uuid.uuid4().hex}")
                 target.replace(old)
                 built.replace(target)
                 shutil.rmtree(old, ignore_errors=True)
             else:
-                target.parent.mkdir(parents=True, exist_ok=True)
                 built.replace(target)
 
     def remove(self, folder: Path) -> None:
@@ -289,11 +297,12 @@ class PlanCache:
             shutil.rmtree(folder)
 
     @contextmanager
-    def _writable(self) -> Iterator[None]:
+    def _writable(self, target: Path | None = None) -> Iterator[None]:
         try:
             yield
         except OSError as error:
+            inside = target is None or target.parent == self.plans
+            place, option = (self.root, "--cache or FIREWATCH_CACHE") if inside else (target, "--output")
             raise PlanError(
-                f"{self.root} cannot be written ({error.strerror or error}): "
-                "choose another folder with --cache or FIREWATCH_CACHE"
+                f"{place} cannot be written ({error.strerror or error}): choose another folder with {option}"
             ) from error

@@ -183,6 +183,24 @@ def test_output_folder(folder: Path, spec: ModelSpec, cache: PlanCache, tmp_path
         Builder(folder, config(spec, precision="fp32"), cache=cache).build(output=path)
 
 
+def test_output_never_replaces_other_files(folder: Path, spec: ModelSpec, cache: PlanCache, tmp_path: Path) -> None:
+    mine = tmp_path / "documents"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(PlanError, match="documents holds other files: choose a new or empty folder for --output"):
+            Builder(folder, config(spec), cache=cache).build(output=mine, force=force)
+        with pytest.raises(PlanError, match=r"thesis\.txt holds other files"):
+            Builder(folder, config(spec), cache=cache).build(output=mine / "thesis.txt", force=force)
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    path, record = Builder(folder, config(spec), cache=cache).build(output=tmp_path / "empty")
+    assert Builder(folder, config(spec), cache=cache).build(output=path, force=True) == (path, record)
+    assert {p.name for p in tmp_path.iterdir()} == {"documents", "empty", "cache"}, "nothing is left beside it"
+    with pytest.raises(PlanError, match=r"thesis\.txt/plan cannot be written .*: choose another folder with --output"):
+        Builder(folder, config(spec), cache=cache).build(output=mine / "thesis.txt" / "plan")
+
+
 def test_two_builds_wait_for_each_other(folder: Path, spec: ModelSpec, cache: PlanCache, doubles: Any) -> None:
     builders = [Builder(folder, config(spec), cache=cache) for _ in range(2)]
     threads = [threading.Thread(target=builder.build) for builder in builders]
@@ -425,6 +443,24 @@ def test_old_tensorrt(folder: Path, doubles: Any, monkeypatch: Any, version: str
     module = doubles.module(version)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     with pytest.raises(BackendError, match=rf"TensorRT {version} is too old: pip install --upgrade 'tensorrt>=10.9'"):
+        open_backend(folder, name="tensorrt").__enter__()
+
+
+def test_no_driver_library(folder: Path, doubles: Any, monkeypatch: Any) -> None:
+    """What pycuda says where there is no libcuda: it is installed, the driver is not."""
+    import builtins
+    import sys
+
+    real = builtins.__import__
+
+    def importing(name: str, *rest: Any) -> Any:
+        if name == "pycuda.driver":
+            raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
+        return real(name, *rest)
+
+    monkeypatch.delitem(sys.modules, "pycuda.driver")
+    monkeypatch.setattr(builtins, "__import__", importing)
+    with pytest.raises(BackendError, match=r"no NVIDIA driver \(libcuda.so.1 is missing\): install one"):
         open_backend(folder, name="tensorrt").__enter__()
 
 
