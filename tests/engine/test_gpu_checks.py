@@ -117,3 +117,21 @@ def test_bytes_are_counted_from_the_graph(script: Any, models: dict[str, Path]) 
     assert first.cin == 3
     whole = script.traffic(spec, 64, 96)
     assert whole == 4 * script.traffic(spec, 32, 48) > 2 * 64 * 96 * (3 + first.cout)
+
+
+def test_the_image_is_made_of_what_is_tested() -> None:
+    """The Dockerfile copies what is there, starts `stylize`, and takes a pycuda that setup.py allows."""
+    import re
+
+    text = (ROOT / "docs" / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    for line in re.findall(r"(?m)^COPY (.*)$", text):
+        *sources, _ = line.split()
+        assert all((ROOT / source).exists() for source in sources)
+    for needed in ("setup.py", "pyproject.toml", "README.md", "engine", "stylize", "training"):
+        assert re.search(rf"(?m)^COPY .*\b{re.escape(needed)}", text), f"setup.py needs {needed}"
+    assert 'ENTRYPOINT ["stylize"]' in text and re.search(
+        r"(?m)^ARG IMAGE=nvcr\.io/nvidia/tensorrt:\d\d\.\d\d-py3$", text
+    )
+    (pinned,) = re.findall(r"(?m)^ARG PYCUDA=([\d.]+)$", text)
+    (least,) = re.findall(r'"pycuda>=([\d.]+)"', (ROOT / "setup.py").read_text(encoding="utf-8"))
+    assert [int(n) for n in pinned.split(".")] >= [int(n) for n in least.split(".")]
