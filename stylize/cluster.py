@@ -128,6 +128,8 @@ def _connect(ray: Any, address: str) -> None:
         if address == "auto" and isinstance(error, ConnectionError):
             raise ClusterError("no Ray cluster runs here: start one with `ray start --head`, or --ray local") from error
         hint = "check that both sides have one version of Ray, and set RAY_AUTH_MODE=token if the cluster wants a token"
+        if address == "local":
+            hint = "run it again when the machine is less busy, or work without --ray"
         raise ClusterError(f"no Ray cluster at {address} ({_line(error)}): {hint}") from error
 
 

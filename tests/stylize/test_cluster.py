@@ -32,13 +32,28 @@ from stylize.video_shard import segment_store
 VIDEO = VideoSettings(segment_seconds=Fraction(1, 2), codec="lossless", preset="ultrafast")
 
 
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster, not one for each process of the tests
+
+
+def start_cluster(ray) -> None:
+    """Ray gives its own processes 30 seconds, which a busy machine may exceed."""
+    for attempt in range(3):
+        try:
+            ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            return
+        except Exception:
+            ray.shutdown()
+            if attempt == 2:
+                raise
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """Two cores to hand out; the address of the cluster."""
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'firewatch-stylizer[ray]'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        start_cluster(ray)
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield ray.get_runtime_context().gcs_address
     with warnings.catch_warnings():
