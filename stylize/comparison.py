@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,8 @@ from stylize.media.video_source import VideoSource
 from stylize.temporal import CUT_CONTENT, SceneSignature
 
 __all__ = ["Figures", "Flicker", "compare_videos", "composed", "pairs"]
+
+log = logging.getLogger(__name__)
 
 MODES = ("split", "side")
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".m4v": "mp4", ".mkv": "matroska"}
@@ -180,6 +183,9 @@ def compare_videos(
     if mode not in MODES:
         raise ValueError(f"unknown mode, got {mode!r}; allowed: {', '.join(MODES)}")
     before, after = probe_video(source), probe_video(result)
+    if before.duration and after.duration and abs(before.duration - after.duration) > 1:
+        lasts = " and ".join(f"{info.path.name} {float(info.duration or 0):.1f} s" for info in (before, after))
+        log.warning("the two differ in length (%s): is this the result of that source?", lasts)
     meter = _Meter()
     part = None if target is None else target.with_name(f"{target.name}.part")
     try:

@@ -192,10 +192,9 @@ def _tensorrt() -> Iterator[Check]:
     for folder, record in records:
         detail = f"{record.model}: {record.machine} ({folder})"
         yield Check(group="GPU", name="plan", status="ok", detail=detail)
-    if not records:
-        yield Check(
-            group="GPU", name="plans", status="missing", detail=f"none in {cache.plans}", fix="build-engine --help"
-        )
+    if not records and _version("tensorrt"):
+        detail = f"none in {cache.plans}: a model's first run builds one, which takes minutes"
+        yield Check(group="GPU", name="plans", status="missing", detail=detail, fix="build-engine")
 
 
 def _models() -> Iterator[Check]:
@@ -212,7 +211,8 @@ def _models() -> Iterator[Check]:
             yield Check(group="models", name=entry.name, status="fault", detail=str(error), fix=again)
             continue
         kind = "shipped" if entry.shipped else "yours"
-        detail = f"{kind}, hashes right, looks: {', '.join(spec.looks)}"
+        render = (spec.hashes or {}).get("render.onnx", "none")[:12]
+        detail = f"{kind}, hashes right (render.onnx {render}), looks: {', '.join(spec.looks)}"
         yield Check(group="models", name=entry.name, status="ok", detail=detail)
     if not entries:
         yield Check(

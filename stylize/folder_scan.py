@@ -17,6 +17,8 @@ __all__ = ["JOURNAL_NAME", "OUTPUT_NAME", "Scan", "assign_targets", "output_fold
 
 OUTPUT_NAME = "stylized"
 """Folder inside the source that results go to unless another is given."""
+SHEETS = (".preview.png", ".compare.png")
+"""Ends of the names that `stylize preview` and `stylize compare` give to what they make of photos."""
 JOURNAL_NAME = ".stylize.jsonl"
 """File that marks a folder as one of results, and keeps its journal."""
 
@@ -41,7 +43,7 @@ def output_folder(source: Path, target: Path | None) -> Path:
         if not source.exists():
             raise InputError(f"{shown(source)}: no such folder: check the path")
         if not source.is_dir():
-            raise InputError(f"{shown(source)}: is a file, not a folder: use `stylize image`")
+            raise InputError(f"{shown(source)}: is a file, not a folder: use `stylize image` or `stylize video`")
     except (OSError, ValueError) as error:
         raise InputError(f"{shown(source)}: cannot be read ({error}): check the path and its rights") from error
     output = source / OUTPUT_NAME if target is None else target
@@ -104,6 +106,7 @@ def _sort(
     if entry.name.startswith("."):
         return False
     path, suffix = relative / entry.name, PurePath(entry.name).suffix.lower()
+    suffix = next((sheet for sheet in SHEETS if entry.name.endswith(sheet)), suffix)
     photo = suffix in READ_SUFFIXES
     try:
         status = entry.stat()

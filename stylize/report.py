@@ -130,7 +130,9 @@ def _errors(entries: Sequence[Entry]) -> Iterator[str]:
     if bad:
         yield "<h2>What went wrong</h2>\n<ul>"
         for entry in bad:
-            why = ("; ".join(entry.messages) or entry.status).removeprefix(f"{entry.source}: ")
+            why = "; ".join(entry.messages) or entry.status
+            before, name, rest = why.partition(f"{entry.source}: ")
+            why = rest if name and ": " not in before else why  # the name stands in front already
             yield f'<li><span class="bad">{_text(entry.source)}</span>: {_text(why)}</li>'
         yield "</ul>"
 
@@ -172,7 +174,8 @@ def _files(entries: Sequence[Entry], counts: Mapping[str, int]) -> Iterator[str]
         notes = "".join(f'<div class="soft">{_text(message)}</div>' for message in entry.messages)
         yield (
             f'<tr data-status="{_text(entry.status)}"><td>{_text(entry.source)}{notes}</td>'
-            f'<td class="{kind}">{_text(entry.status)}</td><td class="optional">{_text(entry.target)}</td>'
+            f'<td class="{kind} short">{_text(entry.status)}</td>'
+            f'<td class="optional">{_text("" if entry.status == "failed" else entry.target)}</td>'
             f'<td class="n optional">{_text(entry.detail)}</td><td class="n">{_duration(entry.seconds)}</td></tr>'
         )
     yield "</tbody></table></div>"
@@ -198,9 +201,16 @@ def _chart(entries: Sequence[Entry]) -> Iterator[str]:
 def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
     yield '<h2>Settings</h2>\n<div class="wide"><table><tbody>'
     for name, value in settings.items():
-        shown = "" if value is None else value
-        yield f'<tr><th scope="row">{_text(name.replace("_", " "))}</th><td>{_text(shown)}</td></tr>'
+        yield f'<tr><th scope="row">{_text(name.replace("_", " "))}</th><td>{_text(_setting(value))}</td></tr>'
     yield "</tbody></table></div>"
+
+
+def _setting(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value)) or "none"
+    return "by itself" if value is None else value
 
 
 def report_path(targets: Sequence[Path]) -> Path:

@@ -35,6 +35,8 @@ figcaption { padding: .5rem .75rem; overflow-wrap: anywhere; font-size: .9rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top;
   overflow-wrap: anywhere; }
+thead th { overflow-wrap: normal; white-space: nowrap; }
+td.short { white-space: nowrap; } td.optional { min-width: 10rem; } th[scope=row] { width: 12rem; }
 td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 .chart { display: grid; grid-template-columns: minmax(6rem, 30%) 1fr auto; gap: .25rem .6rem; align-items: center;

@@ -26,6 +26,7 @@ from stylize.media.image_exif import orientation_of
 from stylize.media.image_metadata import Metadata
 from stylize.media.image_settings import ImageSettings, shown
 from stylize.media.image_tags import exif_block, file_metadata, missing_bytes, tiff_metadata
+from stylize.media.video_settings import CONTAINERS
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -140,6 +141,8 @@ def _opened(path: Path) -> Iterator[PilImage.Image]:
             try:
                 image = PilImage.open(path, formats=[name for name in _FORMATS if name in PilImage.OPEN])
             except UnidentifiedImageError as error:
+                if path.suffix.lower() in (*CONTAINERS, ".avi"):
+                    raise InputError(f"{shown(path)}: is a video: use `stylize video`") from error
                 raise InputError(
                     f"{shown(path)}: not a picture that can be read (JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF): "
                     "check that the file is what its name says"

@@ -11,6 +11,7 @@ from typing import Any
 
 from stylize.errors import InputError
 from stylize.media.ffmpeg import open_media
+from stylize.media.image_settings import READ_SUFFIXES
 
 __all__ = ["ColorInfo", "StreamInfo", "VideoInfo", "probe_video"]
 
@@ -21,6 +22,10 @@ _ZERO_BASED = frozenset({"mov", "mp4", "matroska", "webm", "avi", "nut", "gif", 
 """Containers whose clock starts at 0 by definition: a late first frame there means a late first frame."""
 
 _PACKETS_TO_TRY = 2000
+
+
+MAY_MOVE = {".gif", ".webp", ".png", ".avif"}
+"""Suffixes of pictures that may hold a film."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +163,8 @@ def probe_video(path: Path) -> VideoInfo:
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty")
+        if path.suffix.lower() in READ_SUFFIXES - MAY_MOVE:
+            raise InputError(f"{path} is a picture, not a video: use `stylize image`")
         with contextlib.ExitStack() as stack:
             try:
                 container = stack.enter_context(open_media(path))

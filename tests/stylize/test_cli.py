@@ -100,3 +100,15 @@ def test_an_existing_output_is_not_replaced(tmp_path, skip_model, landscape):
     assert "--overwrite" in done.stderr and target.read_bytes() == b"precious"
     run("image", source, "-o", target, "--model", skip_model, "--overwrite")
     assert cv2.imread(str(target)).shape == (40, 40, 3)
+
+
+def test_a_picture_is_no_video_and_a_video_no_picture(tmp_path, skip_model, landscape):
+    cv2 = pytest.importorskip("cv2")
+    cv2.imwrite(str(tmp_path / "a.jpg"), landscape)
+    (tmp_path / "b.mp4").write_bytes(bytes(5000))
+    for args, hint in (
+        (["image", tmp_path / "b.mp4", "-o", tmp_path / "o.jpg"], "is a video: use `stylize video`"),
+        (["video", tmp_path / "a.jpg", "-o", tmp_path / "o.mp4"], "is a picture, not a video: use `stylize image`"),
+        (["folder", tmp_path / "b.mp4"], "use `stylize image` or `stylize video`"),
+    ):
+        assert hint in run(*args, "--model", skip_model, expect=1).stderr

@@ -57,6 +57,15 @@ def test_flicker_and_psnr_are_measured(clips):
     assert 24 < figures.psnr_least < 30, "ten grey levels, stretched from video range"
 
 
+def test_another_length_is_told(clips, tmp_path, caplog):
+    run_ffmpeg("-stream_loop", 4, "-i", clips / "still.mp4", *QUICK, tmp_path / "long.mp4")
+    assert compare_videos(clips / "still.mp4", tmp_path / "long.mp4", None).frames > 12
+    assert "differ in length (still.mp4 0.5 s and long.mp4 2.4 s)" in caplog.text
+    caplog.clear()
+    compare_videos(clips / "still.mp4", clips / "flicker.mp4", None)
+    assert not caplog.records
+
+
 def test_cuts_are_no_flicker(tmp_path):
     make_clip(tmp_path / "cut.mp4", frames=8, filters="format=rgb24,negate=enable='gte(n,4)'")
     figures = compare_videos(tmp_path / "cut.mp4", tmp_path / "cut.mp4", None)

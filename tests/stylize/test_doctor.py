@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def test_a_whole_installation_is_ready(program):
     report = json.loads(program("doctor", "--json").out)
     found = {(check["group"], check["name"]): check for check in report["checks"]}
     assert report["ready"] and found["models", "mine"]["status"] == "ok"
+    assert re.search(r"hashes right \(render.onnx [0-9a-f]{12}\)", found["models", "mine"]["detail"])
     assert found["ffmpeg", "ffmpeg"]["status"] == "ok" and "libx264" in found["ffmpeg", "encoders"]["detail"]
     assert found["OpenVINO", "CPU"]["status"] == "ok"
     assert "fps at 1080p" in found["self-test", "openvino"]["detail"]

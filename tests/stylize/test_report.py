@@ -96,10 +96,14 @@ def test_failures_stand_first_and_files_can_be_filtered():
     parsed = Page(
         made(
             Entry(source="a.jpg", target="", status="done", seconds=9),
-            Entry(source="b.jpg", target="", status="failed", messages=("b.jpg: cut off",)),
+            Entry(source="b.jpg", target="lost.jpg", status="failed", messages=("photos/b.jpg: cut off",)),
+            tile=None,
+            ten_bit=False,
         )
     )
     words = "".join(parsed.words)
+    assert "photos/b.jpg" not in words[: words.index("Files")], "its name stands there once"
+    assert "lost.jpg" not in words and "by itself" in words and "None" not in words and "no" in parsed.words
     assert words.index("What went wrong") < words.index("Files") and "b.jpg: cut off" in words
     assert [b["data-status"] for b in parsed.all("button")] == ["all", "done", "failed"]
     assert [r["data-status"] for r in parsed.all("tr") if "data-status" in r] == ["done", "failed"]

@@ -173,6 +173,14 @@ def test_hidden_files_and_parts_are_passed_over(tree, invert, contents):
     assert report.count("done") == 6 and len(contents(tree / "stylized")) == 6
 
 
+def test_sheets_of_preview_and_compare_are_passed_over(tree, invert, contents):
+    for name in ("a.preview.png", "a.compare.png"):
+        shutil.copy(tree / "b.png", tree / name)
+    report = run(tree, invert)
+    assert report.count("done") == 6 and report.ignored[".preview.png"] == 1
+    assert not [name for name in contents(tree / "stylized") if "preview" in name or "compare" in name]
+
+
 def test_times_are_kept(tree, invert):
     os.utime(tree / "b.png", (1_000_000_000, 1_000_000_001))
     run(tree, invert, settings=ImageSettings(keep_times=True))
