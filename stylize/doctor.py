@@ -58,6 +58,7 @@ def examine(*, self_test: bool = True) -> Iterator[Check]:
         ("OpenVINO", _openvino),
         ("GPU", _torch),
         ("GPU", _tensorrt),
+        ("cluster", _cluster),
         ("models", _models),
     ]
     if self_test:
@@ -195,6 +196,13 @@ def _tensorrt() -> Iterator[Check]:
     if not records and _version("tensorrt"):
         detail = f"none in {cache.plans}: a model's first run builds one, which takes minutes"
         yield Check(group="GPU", name="plans", status="missing", detail=detail, fix="build-engine")
+
+
+def _cluster() -> Iterator[Check]:
+    version = _version("ray")
+    detail = version or "not installed: needed for --ray alone"
+    fix = "" if version else f"pip install '{PACKAGE}[ray]'"
+    yield Check(group="cluster", name="Ray", status="ok" if version else "missing", detail=detail, fix=fix)
 
 
 def _models() -> Iterator[Check]:

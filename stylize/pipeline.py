@@ -118,6 +118,12 @@ class Stylizer:
         """Hash of model and settings: two stylizers with one key give the same pictures."""
         return self.settings.key(str(dict(self.spec.hashes or {})))
 
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The settings that were left open, and what was chosen for them (inside `with` alone)."""
+        found = {"model": self.spec.name, "backend": self.backend.name, "look": self.spec.usual_look}
+        return {name: value for name, value in found.items() if getattr(self.settings, name) in (None, "auto")}
+
     @classmethod
     def open(cls, model: str = "auto", **values: Any) -> Stylizer:
         """An entered stylizer: for a `with` block, or until `close` (or the end of the program)."""

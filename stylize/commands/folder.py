@@ -98,13 +98,15 @@ def folder(
     from stylize.media.image_settings import ImageSettings
 
     settings = settings_or_usage(ImageSettings, format=format_, metadata=not strip_metadata, **values)
+    chosen = asdict(style)
     if ray is not None:
-        refuse_with_ray(ctx, "shard", "dry_run")
+        refuse_with_ray(ctx, style, "shard", "dry_run")
         with open_pool(ray, style, video=False, cpus=ray_cpus) as pool, _run(ctx) as (stop, progress):
             result = stylize_folder_on_cluster(source, output, settings, pool, progress=progress, stop=stop)
     else:
         with open_stylizer(style) as stylizer:
             transform, key = stylizer.image, stylizer.key
+            chosen |= stylizer.chosen
             if dry_run:
                 plan = plan_folder(source, output, settings, transform_key=key, transform=transform, shard=shard)
                 click.echo(json.dumps(plan.as_dict(), indent=2)) if json_ else _show_plan(plan)
@@ -125,7 +127,7 @@ def folder(
     if report:
         name = f"report-{shard.number}-of-{shard.count}.html" if shard else "report.html"
         path = Path(result.output) / name
-        _write_page(path, result, {**asdict(style), **asdict(settings)}, ctx.obj["quiet"] or json_)
+        _write_page(path, result, {**chosen, **asdict(settings)}, ctx.obj["quiet"] or json_)
     if result.interrupted:
         ctx.exit(130)
     ctx.exit(0 if result.complete else 1)

@@ -165,8 +165,10 @@ def cluster_options(command: Command) -> Command:
     return ray(cpus(command))
 
 
-def refuse_with_ray(ctx: click.Context, *names: str) -> None:
+def refuse_with_ray(ctx: click.Context, style: StyleSettings, *names: str) -> None:
     """A usage error where an option is given that has no meaning on a cluster."""
+    if style.gpus is not None:
+        raise click.UsageError("--gpus does not go with --ray: every GPU of the cluster gets a worker of its own")
     for name in names:
         if ctx.params[name]:
             raise click.UsageError(f"--{name.replace('_', '-')} does not go with --ray")

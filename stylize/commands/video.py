@@ -114,11 +114,12 @@ def video(
     settings = settings_or_usage(VideoSettings, **values)
     tasks = settings_or_usage(find_tasks, sources=sources, output=output)
     render = _render(ctx, shard, settings)
-    quiet = ctx.obj["quiet"]
+    quiet, chosen = ctx.obj["quiet"], asdict(style)
     if ray is not None:
         reports = _on_cluster(ctx, ray, ray_cpus, tasks, style, settings)
     else:
         with open_stylizer(style, video=True) as stylizer:
+            chosen |= stylizer.chosen
             if dry_run:
                 _show_plans(tasks, stylizer, settings, json_)
                 return
@@ -135,7 +136,7 @@ def video(
                     render=render,
                 )
     if report:
-        _write_page(reports, {**asdict(style), **asdict(settings)}, quiet or json_)
+        _write_page(reports, {**chosen, **asdict(settings)}, quiet or json_)
     if any(result.status in ("interrupted", "left") for result in reports):
         ctx.exit(130)
     ctx.exit(0 if all(result.status in ("done", "shard") for result in reports) else 1)
@@ -153,7 +154,7 @@ def _on_cluster(
     from stylize.cluster import open_pool
     from stylize.cluster_video import run_on_cluster
 
-    refuse_with_ray(ctx, "shard", "dry_run")
+    refuse_with_ray(ctx, style, "shard", "dry_run")
     quiet, json_ = ctx.obj["quiet"], ctx.params["json_"]
     with (
         open_pool(address, style, video=True, cpus=cpus) as pool,

@@ -155,3 +155,12 @@ def test_variables_named_in_the_help_are_heard(program, monkeypatch):
     assert Path("log.txt").is_file()
     monkeypatch.setenv("STYLIZE_MODELS_LIST_JSON", "1")
     assert program("models", "list").out.startswith("[")
+
+
+@pytest.mark.parametrize("command", ["video", "folder"])
+def test_gpus_are_a_matter_of_one_machine(monkeypatch, capsys, tmp_path, command):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    source = tmp_path if command == "folder" else tmp_path / "a.mp4"
+    out = ["-o", tmp_path / "out.mp4"] if command == "video" else []
+    error = Program(monkeypatch, capsys)(command, source, *out, "--ray", "auto", "--gpus", "0,1", expect=2).err
+    assert "--gpus does not go with --ray" in error

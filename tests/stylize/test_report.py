@@ -138,7 +138,9 @@ def test_folder_and_video_write_one(tmp_path, monkeypatch, capsys, skip_model, l
     clip = make_clip(tmp_path / "clip.mp4", frames=6)
     program("video", clip, "-o", tmp_path / "out.mp4", "--model", skip_model, "--report")
     parsed = Page((tmp_path / "out.report.html").read_text(encoding="utf-8"))
-    assert len(parsed.all("img")) == 2 and "6 frames" in "".join(parsed.words)
+    words = "".join(parsed.words)
+    assert len(parsed.all("img")) == 2 and "6 frames" in words
+    assert "openvino" in words, "what was chosen, not auto"
 
 
 def test_photos_without_a_picture_keep_their_row(tmp_path):
