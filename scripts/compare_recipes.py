@@ -17,8 +17,9 @@ import click
 
 RECIPES: dict[str, tuple[str, dict[str, object]]] = {
     "seed": (
-        "the plain generator, no warm-up: the CycleGAN paper",
-        {"architecture": "resnet9", "warmup_steps": 0, "lambda_pair": 0.0, "lambda_frame": 0.0, "looks": ["auto"]},
+        "the plain generator, no warm-up, crops by themselves: the CycleGAN paper",
+        {"architecture": "resnet9", "warmup_steps": 0, "lambda_pair": 0.0, "lambda_frame": 0.0, "looks": ["auto"],
+         "views": False},
     ),
     "seed-warm": (
         "the plain generator with the pseudo-pair warm-up",
@@ -29,9 +30,22 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
         {"architecture": "resnet9-skip", "warmup": "content", "lambda_pair": 0.0, "looks": ["auto"]},
     ),
     "skips": ("feature skips and the pseudo-pair warm-up", {"architecture": "resnet9-skip", "looks": ["auto"]}),
-    "skips-looks": ("the same, seven looks in one net: what ships", {"architecture": "resnet9-skip"}),
-}
-COMMON: dict[str, object] = {"crop": 160, "batch": 1, "identity_every": 4, "save_every": 100, "sample_every": 500}
+    "skips-looks": ("the same, seven looks in one net", {"architecture": "resnet9-skip"}),
+    "pairs": (
+        "feature skips, seven looks, pseudo-pairs to the end: what ships as full",
+        {"architecture": "resnet9-skip", "steps": 0, "lambda_cycle": 0.0},
+    ),
+    "pairs-crops": (
+        "the same, crops normalised by themselves",
+        {"architecture": "resnet9-skip", "steps": 0, "lambda_cycle": 0.0, "views": False, "batch": 2},
+    ),
+    "light": (
+        "the small generator, the same way: what ships as light",
+        {"architecture": "light", "ngf": 40, "n_blocks": 6, "steps": 0, "lambda_cycle": 0.0, "batch": 3,
+         "warmup_lr": 6e-4},
+    ),
+}  # fmt: skip
+COMMON: dict[str, object] = {"crop": 128, "batch": 1, "identity_every": 4, "save_every": 100, "sample_every": 500}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -40,7 +54,8 @@ COMMON: dict[str, object] = {"crop": 160, "batch": 1, "identity_every": 4, "save
 @click.option("--minutes", default=20.0, help="Training time of each recipe.")
 @click.option("--warmup-share", default=0.6, type=click.FloatRange(0, 1), help="Share of the steps for the warm-up.")
 @click.option("--only", help="Names of recipes, with commas; default: all.")
-@click.option("--steps-per-minute", default=60.0, help="Rough speed, to place the end of the warm-up.")
+@click.option("--steps-per-minute", default=60.0, help="Rough speed, to place the end of the warm-up and the decay.")
+@click.option("--threads", default=0, help="CPU threads; 0: all.")
 @click.option("--limit", type=int, help="Test photos to judge on.")
 @click.option("--size", default=640, help="Longer side of the test photos, in pixels.")
 @click.option("--patches", default=16_384, help="Patches of each set, for the distances.")
@@ -51,6 +66,7 @@ def main(
     warmup_share: float,
     only: str | None,
     steps_per_minute: float,
+    threads: int,
     limit: int | None,
     patches: int,
     size: int,
@@ -66,7 +82,7 @@ def main(
         raise click.UsageError(f"unknown recipe {min(unknown)!r}; there are {', '.join(RECIPES)}")
     total = int(minutes * steps_per_minute)
     base = TrainConfig(
-        photos=str(data / "trainA"), art=str(data / "trainB"), out=str(out), cache=str(out / "flat"),
+        photos=str(data / "trainA"), art=str(data / "trainB"), out=str(out), cache=str(out / "flat"), threads=threads,
         warmup_steps=int(total * warmup_share), steps=total - int(total * warmup_share),
     )  # fmt: skip
     try:
@@ -74,6 +90,8 @@ def main(
             changes = {k: tuple(v) if isinstance(v, list) else v for k, v in {**COMMON, **RECIPES[name][1]}.items()}
             if changes.get("warmup_steps") == 0:
                 changes["steps"] = total
+            if changes.get("steps") == 0:
+                changes["warmup_steps"] = total
             _train(dataclasses.replace(base, **changes), out / name, minutes)  # type: ignore[arg-type]
         judged = EvaluateConfig(
             checkpoints=[out / n for n in names], photos=data / "testA", art=data / "testB",

@@ -77,6 +77,9 @@ class PhotoArtDataset:
         palettes = [PaletteMap.of(fit(read_rgb(p), PALETTE_SIDE)) for p in self.art]
         self.looks = LookPalettes(palettes, config.looks) if palettes else None
         self.look_of_art = [config.looks.index(self.looks.of_art(p)) for p in palettes] if self.looks else []
+        # `auto` paints every photo in other colours: it has the most to learn.
+        weights = np.array([3.0 if name == AUTO else 1.0 for name in config.looks])
+        self.shares = weights / weights.sum()
         self._photos: dict[Path, _Photo] = {}
         self._arts: dict[Path, U8] = {}
         self._room = MEMORY
@@ -141,7 +144,7 @@ class PhotoArtDataset:
 
     def _photo(self, rng: np.random.Generator) -> tuple[list[U8], list[U8], int]:
         photo = self._load_photo(self.photos[rng.integers(len(self.photos))])
-        look = int(rng.integers(len(self.config.looks)))
+        look = int(rng.choice(len(self.config.looks), p=self.shares))
         windows = self._windows(rng, photo.data.shape)
         pairs: list[U8] = []
         if self.looks is not None:
