@@ -2,7 +2,8 @@
 
 Writes ``seams.png`` (a crop around tile borders) and ``flicker.png`` (one row of pixels over time), each for
 three ways of using the same network: tiles normalised by their own statistics, such tiles blended over
-their overlap, and ours.  The gradient across the borders, relative to the rest, is printed.
+their overlap, and ours.  Printed for each: the gradient energy across its tile borders over that across the
+same lines of the picture rendered in one piece, and the PSNR against that picture.
 
     python scripts/compare_tiling.py PHOTO CLIP --out docs/images
 """
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engine.compare import psnr
 from stylize import Stylizer
 from stylize.frame import Frame
 from stylize.media.images import read_image
@@ -64,10 +66,41 @@ def ours(stylizer: Stylizer, image: U8) -> U8:
     return stylizer.image(image)
 
 
-def border_gradient(image: U8) -> float:
-    """Mean difference across the naive tile borders over that between all neighbours."""
-    rows = np.abs(np.diff(image.astype(np.float32), axis=1)).mean((0, 2))
-    return float(rows[TILE - 1 :: TILE].mean() / rows.mean())
+def whole(model: str, image: U8) -> U8:
+    """The control: the picture in one piece."""
+    with Stylizer(model=model, tile=0, detail=0) as stylizer:
+        return stylizer.image(image)
+
+
+def every(step: int, image: U8) -> tuple[list[int], list[int]]:
+    """Rows and columns that begin a tile, when tiles lie `step` pixels apart."""
+    return list(range(step, image.shape[0], step)), list(range(step, image.shape[1], step))
+
+
+def borders(stylizer: Stylizer, height: int, width: int) -> tuple[list[int], list[int]]:
+    """Rows and columns inside a picture where the parts that are kept of two tiles meet."""
+    multiple, least = stylizer.spec.multiple, stylizer.spec.min_side
+    padded = (max(least, -(-side // multiple) * multiple) for side in (height, width))
+    kept = [tile.region for tile in stylizer.tile_plan(*padded).tiles]
+    return (
+        sorted({region.top for region in kept if 0 < region.top < height}),
+        sorted({region.left for region in kept if 0 < region.left < width}),
+    )
+
+
+def energy(image: U8, rows: list[int], columns: list[int]) -> float:
+    """Mean squared difference, in levels, between the pixels on both sides of these rows and columns."""
+    x = image.astype(np.float32)
+    across = [x[rows] - x[[r - 1 for r in rows]], x[:, columns] - x[:, [c - 1 for c in columns]]]
+    return float(np.mean(np.concatenate([part.ravel() for part in across]) ** 2))
+
+
+def seam(image: U8, control: U8, rows: list[int], columns: list[int]) -> float:
+    """Gradient energy across tile borders over that across the same lines of the whole-frame render.
+
+    1: no seam.  Lines of one picture are not compared with other lines of it: what the photo shows there differs.
+    """
+    return energy(image, rows, columns) / energy(control, rows, columns)
 
 
 def flicker(stylizer: Stylizer, frames: list[Frame], rate: float) -> list[U8]:
@@ -91,12 +124,16 @@ def main() -> None:
     height = max(2, round(photo.shape[0] * scale / TILE)) * TILE
     photo = np.asarray(cv2.resize(photo, (4 * TILE, height), interpolation=cv2.INTER_AREA), np.uint8)
     ways: dict[str, Callable[[Stylizer, U8], U8]] = {"naive": naive, "blended": blended, "ours": ours}
-    with Stylizer(model=args.model, tile=2 * TILE, smoothing=0.5) as stylizer:
+    control = whole(args.model, photo)
+    with Stylizer(model=args.model, tile=2 * TILE, detail=0, smoothing=0.5) as stylizer:
+        lines = {"naive": every(TILE, photo), "blended": every(TILE - OVERLAP, photo)}
+        lines["ours"] = borders(stylizer, photo.shape[0], photo.shape[1])
         cells = []
         for name, way in ways.items():
             picture = way(stylizer, photo)
             cells.append(picture[: 2 * TILE, TILE // 2 : TILE // 2 + 2 * TILE])
-            print(f"{name}: gradient across tile borders {border_gradient(picture):.3f} x the rest")
+            ratio, likeness = seam(picture, control, *lines[name]), psnr(picture, control)
+            print(f"{name}: gradient energy across tile borders {ratio:.3f} x the whole frame's, {likeness:.1f} dB")
         cv2.imwrite(str(args.out / "seams.png"), np.hstack(cells)[..., ::-1])
         info = probe_video(args.clip)
         frames = []

@@ -1,5 +1,6 @@
 """The generators that come with the program: whole, consistent, and doing the job."""
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,10 @@ from engine.spec import ModelSpec
 from stylize import Stylizer
 from stylize.model_store import find_model, shipped_models
 from stylize.temporal import mean_statistics
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from compare_tiling import borders, seam
 
 LOOKS = {"auto", "day", "dusk", "golden", "violet", "night", "fog"}
 
@@ -59,14 +64,31 @@ def test_backends_agree(name, scene):
     assert psnr(*results) > 60
 
 
-def test_tiles_show_no_seam(name, scene):
-    with Stylizer(model=name, tile=0) as stylizer:
+@pytest.mark.parametrize("size", [(240, 400), (238, 333), (399, 61), (1, 400), (400, 1)])
+def test_tiles_show_no_seam(name, scene, size):
+    """Tiled and in one piece, the same lines carry the same gradient, also where tiles are wider than the picture."""
+    picture = np.ascontiguousarray(np.tile(scene, (2, 1, 1))[: size[0], : size[1]])
+    with Stylizer(model=name, tile=0, detail=0) as stylizer:
         statistics = stylizer.probe(scene)
-        whole = stylizer.render(scene, statistics)
+        whole = stylizer.render(picture, statistics)
         side = 2 * stylizer.spec.halo + 64
-    with Stylizer(model=name, tile=side) as stylizer:
-        assert len(stylizer.tile_plan(240, 400).tiles) > 4
-        assert psnr(stylizer.render(scene, statistics), whole) >= 60
+    with Stylizer(model=name, tile=side, detail=0) as stylizer:
+        rows, columns = borders(stylizer, *size)
+        assert len(rows) + len(columns) >= 2
+        tiled = stylizer.render(picture, statistics)
+    assert psnr(tiled, whole) >= 60
+    assert seam(tiled, whole, rows, columns) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("size", [(100, 30), (1, 1), (1, 90), (90, 1)])
+def test_pictures_smaller_than_a_tile_are_rendered_in_one_piece(name, scene, size):
+    picture = np.ascontiguousarray(scene[-size[0] :, -size[1] :])
+    results = []
+    for tile in (0, 200):
+        with Stylizer(model=name, tile=tile, detail=0) as stylizer:
+            assert borders(stylizer, *size) == ([], [])
+            results.append(stylizer.image(picture))
+    assert np.array_equal(*results)
 
 
 def test_looks_are_apart_and_the_scene_stays_readable(name, scene):

@@ -1,9 +1,17 @@
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylize.tiling import Region, TilePlan
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from compare_tiling import borders, every, seam
 
 
 @st.composite
@@ -63,6 +71,25 @@ def test_a_local_filter_sees_no_tile_borders():
 
     assert np.array_equal(plan(4).apply(image, blur), blur(image))
     assert not np.array_equal(plan(0).apply(image, blur), blur(image))
+
+
+def test_seams_are_measured_where_tiles_meet():
+    """A step of one level on the borders is seen there, and not where a grid of other lines is looked at."""
+    plan = TilePlan(height=64, width=96, tile_height=24, tile_width=24, halo=4, multiple=4)
+    spec = SimpleNamespace(multiple=4, min_side=8)
+    rows, columns = borders(SimpleNamespace(spec=spec, tile_plan=lambda *_: plan), 64, 95)
+    assert rows[:2] == [20, 36] and columns[:3] == [20, 36, 52]
+
+    control = np.random.default_rng(1).integers(20, 30, (64, 95, 3), np.uint8)
+    assert seam(control, control, rows, columns) == 1
+    stepped = control.copy()
+    for row in rows:
+        stepped[row:] += 20
+    for column in columns:
+        stepped[:, column:] += 20
+    assert seam(stepped, control, rows, columns) > 2
+    assert seam(stepped, control, [r + 2 for r in rows], [c + 2 for c in columns]) == pytest.approx(1)
+    assert every(40, control) == ([40], [40, 80])
 
 
 def test_whole_pictures_are_one_tile():
