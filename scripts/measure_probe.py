@@ -1,9 +1,11 @@
 """What the probe should look at: views compared with the whole frame, by PSNR of the picture and by cost.
 
 The reference is whole-frame instance norm (the probe sees the frame itself).  Views: thumbnails of several
-sizes, and native-scale crops normalised jointly.
+sizes, and native-scale crops normalised jointly.  Of a video the middle frame counts.  Pictures smaller than
+`--side` are left out; the cost is in CPU seconds.  Rendering is local, so `--samples` squares of the picture say as
+much as all of it, at a fraction of the time for large ones.
 
-    python scripts/measure_probe.py PHOTOS --model full --side 1920 --json probe.json
+    python scripts/measure_probe.py /photos/*.jpg --model full --side 3840 --samples 6 --json probe.json
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.compare import psnr
+from engine.spec import NormStatistics
 from stylize import Stylizer
 from stylize.media.images import read_image
+from stylize.media.video_probe import probe_video
+from stylize.media.video_source import VideoSource
 
 U8 = npt.NDArray[np.uint8]
 
@@ -40,33 +45,68 @@ def crops(image: U8, count: int, side: int) -> U8:
     return np.stack([image[y : y + side, x : x + side] for y in ys for x in xs][:count])
 
 
+def read(path: Path) -> U8:
+    """A photo, or the frame in the middle of a clip."""
+    if path.suffix not in (".mp4", ".mov"):
+        return read_image(path).data
+    info = probe_video(path)
+    with VideoSource(info) as source:
+        frames = [frame.data for frame, _ in zip(source, range(24), strict=False)]
+    return np.asarray(frames[len(frames) // 2], np.uint8)
+
+
+def samples(image: U8, count: int) -> list[U8]:
+    """The whole picture, or `count` squares of 384 pixels spread over it."""
+    return [image] if count == 0 else list(crops(image, count, 384))
+
+
+def rendered(stylizer: Stylizer, parts: list[U8], statistics: NormStatistics) -> U8:
+    """Parts of a picture with given statistics, one after the other."""
+    return np.concatenate([stylizer.render(part, statistics).reshape(-1, 3) for part in parts])
+
+
+def measure(stylizer: Stylizer, frame: U8, names: list[str], count: int) -> dict[str, tuple[float, float]]:
+    """PSNR against whole-frame norm, and CPU seconds over those of the render, of every view."""
+    look = stylizer.look_at(0.0)
+    parts = samples(frame, count)
+    whole = stylizer.backend.probe(frame[None], look)
+    rendered(stylizer, parts[:1], whole)  # compiles the graph
+    started = time.process_time()
+    reference = rendered(stylizer, parts, whole)
+    render = (time.process_time() - started) * (frame.size / reference.size)
+    views = {f"thumbnail {side}": thumbnail(frame, side) for side in (256, 384, 512, 768, 1024)}
+    views |= {f"{n} crops of {side}": crops(frame, n, side) for n, side in ((8, 128), (8, 256), (20, 128))}
+    results = {}
+    for name in names or list(views):
+        stylizer.backend.probe(views[name], look)
+        started = time.process_time()
+        statistics = stylizer.backend.probe(views[name], look)
+        seconds = time.process_time() - started
+        results[name] = psnr(rendered(stylizer, parts, statistics), reference), seconds / render
+    return results
+
+
 def main() -> None:
     """Parse the command line, measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", type=Path)
+    parser.add_argument("files", type=Path, nargs="+", help="photos and clips")
     parser.add_argument("--model", default="full")
     parser.add_argument("--side", type=int, default=1920, help="long side of the frames (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=4, help="photos (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=0, help="squares that are rendered; 0: all of it")
+    parser.add_argument("--views", default="", help="names of views, by commas (default: all)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    files = [p for p in sorted(args.photos.iterdir()) if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".heic")]
     results: dict[str, list[tuple[float, float]]] = {}
     with Stylizer(model=args.model, detail=0) as stylizer:
-        look = stylizer.look_at(0.0)
-        for path in files[: args.count]:
-            frame = thumbnail(read_image(path).data, args.side)[0]
-            reference = stylizer.render(frame, stylizer.backend.probe(frame[None], look))
-            views = {f"thumbnail {side}": thumbnail(frame, side) for side in (256, 384, 512, 768, 1024)}
-            views |= {f"{n} crops of {side}": crops(frame, n, side) for n, side in ((8, 128), (8, 256), (20, 128))}
-            for name, view in views.items():
-                stylizer.backend.probe(view, look)
-                started = time.perf_counter()
-                statistics = stylizer.backend.probe(view, look)
-                seconds = time.perf_counter() - started
-                started = time.perf_counter()
-                picture = stylizer.render(frame, statistics)
-                cost = seconds / (time.perf_counter() - started)
-                results.setdefault(name, []).append((psnr(picture, reference), cost))
+        for path in args.files:
+            picture = read(path)
+            if max(picture.shape[:2]) < args.side:
+                print(f"{path.name}: left out, smaller than {args.side} pixels")
+                continue
+            frame = thumbnail(picture, args.side)[0]
+            for name, pair in measure(stylizer, frame, list(filter(None, args.views.split(","))), args.samples).items():
+                results.setdefault(name, []).append(pair)
+                print(f"{path.name}, {name}: {pair[0]:.1f} dB, {pair[1]:.1%}", flush=True)
     print("| view | PSNR to whole-frame norm, median (worst), dB | cost, share of the render |\n|---|---|---|")
     for name, pairs in results.items():
         quality, cost = (np.array(values) for values in zip(*pairs, strict=True))

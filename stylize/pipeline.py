@@ -43,6 +43,9 @@ __all__ = ["Stylizer", "Stylizing"]
 
 log = logging.getLogger(__name__)
 
+BAND = 256
+"""Rows that are mixed at once."""
+
 
 class Stylizer:
     """One opened model with its settings; a context manager.
@@ -307,10 +310,14 @@ class Stylizer:
         strength, keep = self.settings.strength, self.settings.keep_color
         if strength == 1 and keep == 0:
             return np.ascontiguousarray(fake)
-        lab = [cv2.cvtColor(x.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB) for x in (image, fake)]
         share = np.array([strength, strength * (1 - keep), strength * (1 - keep)], np.float32)
-        rgb = cv2.cvtColor(lab[0] + (lab[1] - lab[0]) * share, cv2.COLOR_LAB2RGB)
-        return np.asarray(np.clip(np.rint(rgb * 255.0), 0, 255), np.uint8)
+        mixed = np.empty_like(fake)
+        for top in range(0, image.shape[0], BAND):  # float32 copies of a panorama would take gigabytes
+            rows = slice(top, top + BAND)
+            lab = [cv2.cvtColor(x[rows].astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB) for x in (image, fake)]
+            rgb = cv2.cvtColor(lab[0] + (lab[1] - lab[0]) * share, cv2.COLOR_LAB2RGB)
+            mixed[rows] = np.clip(np.rint(rgb * 255.0), 0, 255)
+        return mixed
 
 
 class Stylizing:

@@ -1,12 +1,18 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from engine_models import make_model
 
 from engine.architecture import Program
 from engine.spec import ModelSpec
+from stylize.media.images import image_size
 from stylize.memory import bytes_per_pixel, default_tile
+from stylize.pipeline import BAND, Stylizer
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 FULL = {"architecture": "resnet9-skip", "ngf": 32, "n_blocks": 9, "n_downsampling": 2, "upsample": "resize"}
 PLAIN = {**FULL, "architecture": "resnet9", "upsample": "transposed"}
@@ -41,11 +47,44 @@ def test_a_picture_is_cut_when_it_does_not_fit(monkeypatch):
     assert tile(0.001, 1080, 1920) == 4 * spec.halo
 
 
+@pytest.fixture(scope="module")
+def panorama(tmp_path_factory):
+    """A photo of 100 megapixels: 20000 x 5000, as a JPEG."""
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path_factory.mktemp("panorama") / "in.jpg"
+    shades = np.random.default_rng(0).integers(0, 256, (25, 100, 3), np.uint8)
+    cv2.imwrite(str(path), cv2.resize(shades, (20000, 5000), interpolation=cv2.INTER_LINEAR))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["--model light", "--model SMALL --detail 0 --strength 0.5"])
+def test_a_panorama_of_100_megapixels_stays_within_4_gb(panorama, tmp_path, options):
+    """The whole process tree; tiles take their share of the memory whatever the network, so a small one will do.
+
+    docs/performance.md has the figures of the networks that ship, at the panorama's own size.
+    """
+    pytest.importorskip("imageio_ffmpeg")
+    from bench import watched
+
+    make_model(tmp_path / "small", "light")
+    command = [sys.executable, "-m", "stylize", "-q", "image", panorama, "-o", tmp_path / "out.jpg"]
+    command += options.replace("SMALL", str(tmp_path / "small")).split()
+    assert watched([str(part) for part in command])["memory"] < 4e9
+    assert image_size(tmp_path / "out.jpg") == (20000, 5000)
+
+
+def test_mixing_in_bands_changes_no_pixel(skip_model, rng):
+    image, fake = rng.integers(0, 256, (2, 2 * BAND + 40, 50, 3), np.uint8)
+    stylizer = Stylizer(model=str(skip_model), strength=0.6, keep_color=0.3)
+    parts = [slice(0, 100), slice(100, BAND + 7), slice(BAND + 7, None)]
+    assert np.array_equal(stylizer.mix(image, fake), np.concatenate([stylizer.mix(image[p], fake[p]) for p in parts]))
+
+
 @pytest.mark.slow
 def test_the_memory_of_a_video_does_not_grow_with_its_length(tmp_path, skip_model):
     """All processes together, 100 and 400 frames; the longer clip is 52 MB larger when decoded."""
     pytest.importorskip("imageio_ffmpeg")
-    sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
     import make_sample
     from bench import watched
 
