@@ -23,7 +23,8 @@ AT_LEAST_ONE = (
 )  # fmt: skip
 NOT_NEGATIVE = (
     "warmup_steps", "steps", "epochs", "lr", "warmup_lr", "look_lr", "lambda_cycle", "lambda_identity", "lambda_pair",
-    "lambda_detail", "lambda_edge", "lambda_flat", "lambda_frame", "pool_size", "clip", "threads", "seed",
+    "lambda_detail", "lambda_edge", "lambda_flat", "lambda_structure", "lambda_frame", "pool_size", "clip", "threads",
+    "seed",
 )  # fmt: skip
 SHARES = ("decay_start", "label_smoothing", "ema")
 
@@ -113,6 +114,8 @@ class TrainConfig:
     """Weight of the gradient term of the supervised loss."""
     lambda_flat: float = 0.0
     """Weight of total variation."""
+    lambda_structure: float = 0.0
+    """Weight of 1 minus the gradient-magnitude similarity of crops to their photos: more keeps more edges."""
     lambda_frame: float = 1.0
     """Weight of the frame-difference loss: a moved, noisy copy must give the moved result."""
     frame_every: int = 4

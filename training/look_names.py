@@ -7,10 +7,10 @@ __all__ = ["ANCHORS", "AUTO"]
 AUTO = "auto"
 
 ANCHORS: dict[str, tuple[str, ...]] = {
-    "day": ("0f2436", "23616b", "6fa58a", "f0c987", "fdf3d0"),
-    "dusk": ("1c0f33", "5e1c4c", "c4443e", "f68a48", "ffdca6"),
-    "golden": ("2a1107", "7c2e0b", "d6680f", "f9ad31", "fff0b5"),
+    "day": ("0b1840", "1c4a70", "5a93a0", "efc08c", "fdf0d4"),
+    "dusk": ("170b33", "581a50", "bf3d48", "f58150", "ffd8ac"),
+    "golden": ("200a10", "702018", "c94e20", "f6923a", "ffe6b0"),
     "violet": ("150b3e", "43207e", "9243b0", "e8709f", "ffd0bb"),
     "night": ("060a24", "10245e", "1f549e", "57a3d6", "d6f2ff"),
-    "fog": ("232f3c", "4d6070", "8699a5", "bdcad0", "f0f4f4"),
+    "fog": ("1c2140", "465075", "828cb4", "bbc2dc", "f0f1f8"),
 }

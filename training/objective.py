@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.config import TrainConfig
 from training.dataset import Batch
-from training.losses import blur, diff_augment, lsgan, pair_loss, total_variation
+from training.losses import blur, diff_augment, lsgan, pair_loss, structure_loss, total_variation
 
 __all__ = ["Losses", "Objective", "StepDraws"]
 
@@ -133,6 +133,10 @@ class Objective:
         losses: Losses = {}
         if config.lambda_flat > 0:
             losses["flat"] = config.lambda_flat * total_variation(fake_B.float())
+        if config.lambda_structure > 0:
+            # Views are too small for it: what is an edge there is a whole object in use.
+            kept = structure_loss(self._crops(fake_B).float(), self._crops(batch.real_A))
+            losses["structure"] = config.lambda_structure * kept
         if config.lambda_frame > 0 and draws.step % config.frame_every == 0:
             losses["frame"] = config.lambda_frame * self._frame_difference(batch, fake_B.float(), draws)
         return losses

@@ -32,7 +32,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Losses": (
         "lambda_cycle", "lambda_identity", "identity_every", "lambda_pair", "lambda_detail", "lambda_edge",
-        "lambda_flat", "lambda_frame", "frame_every",
+        "lambda_flat", "lambda_structure", "lambda_frame", "frame_every",
     ),
     "Machine": (
         "precision", "device", "compile", "threads", "workers", "save_every", "sample_every", "tensorboard",

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import random
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from training.image_pool import ImagePool
-from training.losses import blur, diff_augment, edge_loss, lsgan, pair_loss, total_variation
+from training.losses import blur, diff_augment, edge_loss, lsgan, pair_loss, structure_loss, total_variation
+from training.metrics import gradient_similarity
 from training.objective import StepDraws
 from training.trainer import Trainer
 
@@ -31,6 +34,34 @@ def test_edges_and_total_variation_by_hand():
 def test_blur_keeps_colour_and_drops_detail():
     checkers = (torch.arange(16)[:, None] + torch.arange(16)[None]) % 2
     assert torch.equal(blur(checkers.float().view(1, 1, 16, 16)), torch.full((1, 1, 2, 2), 0.5))
+
+
+def test_structure_loss_is_the_metric():
+    # A grey frame, because the metric reflects borders and the loss leaves them out.
+    photo = np.full((64, 96, 3), 128, np.uint8)
+    photo[8:-8, 8:-8] = np.random.default_rng(0).integers(0, 256, (48, 80, 3))
+    soft = np.asarray(cv2.GaussianBlur(photo, (0, 0), 1.5), np.uint8)
+    losses = {}
+    for name, image in (("same", photo), ("soft", soft)):
+        a, b = (torch.from_numpy(x).permute(2, 0, 1)[None].float() / 127.5 - 1 for x in (image, photo))
+        losses[name] = structure_loss(a, b).item() * (30 * 46) / (32 * 48)
+    assert losses["same"] == pytest.approx(0, abs=1e-6)
+    assert losses["soft"] == pytest.approx(1 - gradient_similarity(soft, photo), abs=3e-3) and losses["soft"] > 0.1
+
+
+def test_structure_loss_gives_lost_edges_back(tiny, tmp_path):
+    trainer = Trainer(tiny(lambda_structure=3.0, lambda_frame=0.0), tmp_path)
+    o, batch = trainer.objective, trainer.dataset.sample(0)
+    draws = StepDraws(seed=0, step=0, batch=1, rows=slice(None))
+    o.netG_A = Constant(lambda x: x)
+    assert o.warmup(batch, draws)["structure"].item() == pytest.approx(0, abs=1e-6)
+    o.netG_A = Constant(lambda x: 0 * x)
+    crop = batch.real_A[1:]  # the view is left out
+    assert o.warmup(batch, draws)["structure"].item() == pytest.approx(3 * structure_loss(0 * crop, crop).item())
+    image = (0.3 * crop).requires_grad_()
+    structure_loss(image, crop).backward()
+    with torch.no_grad():
+        assert structure_loss(image - 20 * image.grad, crop) < structure_loss(image, crop)
 
 
 class Constant(torch.nn.Module):

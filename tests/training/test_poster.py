@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from training.image_io import fit, image_files, read_rgb
-from training.looks import LookPalettes
+from training.looks import LookPalettes, deepened
 from training.metrics import flatness
 from training.poster import ToneRank, flat_shapes, l0_smooth, paint, tone
-from training.pseudo_pairs import PaletteMap, flatten, rgb_to_lab
+from training.pseudo_pairs import RANKS, PaletteMap, flatten, rgb_to_lab
 
 SHARED = Path(os.environ.get("FIREWATCH_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -102,3 +102,13 @@ def test_shapes_of_real_photos_are_as_flat_as_art():
     }
     assert mean["shapes"] > mean["mean shift"] > mean["photo"]
     assert mean["shapes"] > 0.9 * mean["art"]
+
+
+def test_ramps_are_deepened_between_their_ends():
+    ramp = np.stack([np.linspace(0, 100, RANKS), np.full(RANKS, 30.0), np.full(RANKS, -20.0)], -1).astype(np.float32)
+    deep = deepened(ramp).colors
+    assert np.array_equal(deep[:, 1:], ramp[:, 1:])
+    assert deep[0, 0] == 0 and deep[-1, 0] == pytest.approx(100)
+    assert np.all(deep[1:-1, 0] < ramp[1:-1, 0]) and np.all(np.diff(deep[:, 0]) > 0)
+    # The darkest colours of a look can lie a hair outside the range.
+    assert np.isfinite(deepened(ramp - np.array([0.1, 0, 0], np.float32)).colors).all()
