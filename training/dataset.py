@@ -149,7 +149,7 @@ class PhotoArtDataset:
         pairs: list[U8] = []
         if self.looks is not None:
             name = self.config.looks[look]
-            palette, shares = self.looks.for_photo(name, photo.palette), SHARES_OF_AUTO if name == AUTO else {}
+            palette, shares = self.looks.palettes[name], SHARES_OF_AUTO if name == AUTO else {}
             pairs = [paint(window.cut(photo.flat), palette, photo.rank, **shares) for window in windows]
         return [window.cut(photo.data) for window in windows], pairs, look
 
@@ -166,7 +166,7 @@ class PhotoArtDataset:
             return kept
         data = fit(read_rgb(path), LONG_SIDE)
         flat = self.flat(path, data) if self.looks is not None else data
-        photo = _Photo(data, flat, PaletteMap.of(fit(data, PALETTE_SIDE)), ToneRank.of(flat))
+        photo = _Photo(data, flat, ToneRank.of(flat))
         if self._room > 0:
             self._room -= data.nbytes + flat.nbytes
             self._photos[path] = photo
@@ -195,11 +195,10 @@ class PhotoArtDataset:
 
 @dataclass(frozen=True)
 class _Photo:
-    """A photo, flattened (itself under a teacher), and its colours."""
+    """A photo, flattened (itself under a teacher), and the order of its tones."""
 
     data: U8
     flat: U8
-    palette: PaletteMap
     rank: ToneRank
 
 

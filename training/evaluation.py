@@ -163,8 +163,7 @@ def pseudo_pair(art: Sequence[U8], look: str) -> Method:
 
     def method(photo: U8) -> U8:
         flat = flat_shapes(photo)
-        palette = palettes.for_photo(look, PaletteMap.of(fit(photo, 160)))
-        return paint(flat, palette, ToneRank.of(flat), **(SHARES_OF_AUTO if look == AUTO else {}))
+        return paint(flat, palettes.palettes[look], ToneRank.of(flat), **(SHARES_OF_AUTO if look == AUTO else {}))
 
     return method
 

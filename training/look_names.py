@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["ANCHORS", "AUTO"]
+__all__ = ["ANCHORS", "ANCHOR_OF_AUTO", "AUTO"]
 
 AUTO = "auto"
+
+ANCHOR_OF_AUTO = ("140f36", "4a2f5e", "b0656a", "f2ac7c", "fdebcf")
+"""What `auto` is tinted with: it keeps a picture's own hues (`poster.SHARES_OF_AUTO`)."""
 
 ANCHORS: dict[str, tuple[str, ...]] = {
     "day": ("0b1840", "1c4a70", "5a93a0", "efc08c", "fdf0d4"),

@@ -2,8 +2,7 @@
 
 Each look has an anchor of five sRGB colours from shadow to light.  Its palette lies half way between
 the anchor and the art images closest to it, so the same names follow any art folder.
-`auto` has no anchor: it takes, for each photo, the lightness of the art images nearest to it, and half of
-their colours beside the photo's own.
+`auto` has a palette like the others, but only tints with it: a picture keeps its own hues.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.errors import DataError
-from training.look_names import ANCHORS, AUTO
+from training.look_names import ANCHOR_OF_AUTO, ANCHORS, AUTO
 from training.pseudo_pairs import F32, RANKS, PaletteMap, rgb_to_lab
 
 __all__ = ["ANCHORS", "AUTO", "LookPalettes"]
@@ -41,24 +40,17 @@ class LookPalettes:
         self.looks = tuple(looks)
         calm = np.quantile([roughness(art) for art in arts], 0.6)
         self.calm = [art for art in arts if roughness(art) <= calm]
-        self.palettes = {name: self._near_anchor(name, members) for name in looks if name != AUTO}
+        self.palettes = {name: self._near_anchor(name, members) for name in looks}
 
     def _near_anchor(self, name: str, members: int) -> PaletteMap:
         anchor = anchor_palette(name)
         nearest = sorted(self.calm, key=lambda art: ramp_distance(art, anchor))[:members]
-        return deepened((anchor.colors + mean_palette(nearest).colors) / 2)
-
-    def for_photo(self, look: str, own: PaletteMap, neighbours: int = 3) -> PaletteMap:
-        """The palette that `look` gives to a photo whose own palette is `own`."""
-        if look != AUTO:
-            return self.palettes[look]
-        return deepened(mean_palette(sorted(self.calm, key=own.distance)[:neighbours]).colors)
+        return deepened(np.asarray((anchor.colors + mean_palette(nearest).colors) / 2, np.float32))
 
     def of_art(self, art: PaletteMap) -> str:
         """The look that an art image is closest to (`auto` where no named look exists)."""
-        if not self.palettes:
-            return self.looks[0]
-        return min(self.palettes, key=lambda name: ramp_distance(art, self.palettes[name]))
+        named = [name for name in self.looks if name != AUTO]
+        return min(named, key=lambda name: ramp_distance(art, self.palettes[name])) if named else self.looks[0]
 
 
 def mean_palette(palettes: Sequence[PaletteMap]) -> PaletteMap:
@@ -73,13 +65,13 @@ def mean_palette(palettes: Sequence[PaletteMap]) -> PaletteMap:
 
 def deepened(colors: F32) -> PaletteMap:
     """The ramp with darker shadows and the same ends, as art has them: a mean of ramps is too light."""
-    lightness = 100 * (np.clip(colors[:, :1], 0, 100) / 100) ** DEPTH
+    lightness = 100.0 * (np.clip(colors[:, :1], 0, 100) / 100) ** DEPTH
     return PaletteMap(colors=np.concatenate([lightness, colors[:, 1:]], axis=1).astype(np.float32))
 
 
 def anchor_palette(name: str) -> PaletteMap:
     """The anchor colours of a look, joined in Lab to a full ramp."""
-    hexes = ANCHORS[name]
+    hexes = ANCHOR_OF_AUTO if name == AUTO else ANCHORS[name]
     rgb = np.array([[[int(h[i : i + 2], 16) for i in (0, 2, 4)] for h in hexes]], np.uint8)
     lab = rgb_to_lab(rgb)[0]
     at, stops = np.linspace(0, len(hexes) - 1, RANKS), np.arange(len(hexes))

@@ -85,7 +85,7 @@ def test_paint_takes_the_palette_and_keeps_the_order():
 def test_looks_are_vivid_and_apart():
     art = [PaletteMap.of(np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)) for i in range(6)]
     looks = LookPalettes(art, ("auto", "dusk", "night"))
-    dusk, night = (looks.for_photo(name, art[0]).colors for name in ("dusk", "night"))
+    dusk, night = (looks.palettes[name].colors for name in ("dusk", "night"))
     assert np.linalg.norm(dusk - night, axis=1).mean() > 15
     assert (np.diff(dusk[:, 0]) > -0.2).mean() > 0.95  # from shadow to light
 
