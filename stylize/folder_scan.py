@@ -19,6 +19,8 @@ OUTPUT_NAME = "stylized"
 """Folder inside the source that results go to unless another is given."""
 SHEETS = (".preview.png", ".compare.png")
 """Ends of the names that `stylize preview` and `stylize compare` give to what they make of photos."""
+RESULT = ".firewatch"
+"""Last but one suffix of what `stylize image` makes of a photo when it is given no name."""
 JOURNAL_NAME = ".stylize.jsonl"
 """File that marks a folder as one of results, and keeps its journal."""
 
@@ -107,6 +109,8 @@ def _sort(
         return False
     path, suffix = relative / entry.name, PurePath(entry.name).suffix.lower()
     suffix = next((sheet for sheet in SHEETS if entry.name.endswith(sheet)), suffix)
+    if path.with_suffix("").suffix == RESULT:
+        suffix = RESULT + suffix
     photo = suffix in READ_SUFFIXES
     try:
         status = entry.stat()

@@ -15,8 +15,9 @@ __all__ = ["image"]
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Result; its suffix is the format."
-)
+    "-o", "--output", type=click.Path(path_type=Path),
+    help="Result; its suffix is the format.  [default: NAME.firewatch.jpg beside the photo]",
+)  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a result that exists.")
 @click.option("--quality", type=int, default=92, show_default=True, help="JPEG and WebP quality, 1 to 100.")
 @click.option("--keep-times", is_flag=True, help="Give the result the file times of its source.")
@@ -25,7 +26,7 @@ __all__ = ["image"]
 def image(
     ctx: click.Context,
     source: Path,
-    output: Path,
+    output: Path | None,
     overwrite: bool,
     quality: int,
     keep_times: bool,
@@ -34,6 +35,7 @@ def image(
     """Stylize one photo; SOURCE may be JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF.
 
     \b
+    stylize image lake.jpg
     stylize image lake.jpg -o lake.png
     stylize image lake.heic -o lake.jpg --look dusk --strength 0.8
     """
@@ -41,6 +43,8 @@ def image(
     from stylize.media.image_settings import ImageSettings
 
     settings = settings_or_usage(ImageSettings, quality=quality, overwrite=overwrite, keep_times=keep_times)
+    if output is None:
+        output = source.with_name(f"{source.stem}.firewatch{settings.suffix_for(source)}")
     with open_stylizer(style) as stylizer:
         report = stylize_image(source, output, stylizer.image, settings)
     if not ctx.obj["quiet"]:

@@ -84,6 +84,8 @@ def test_an_image_and_a_folder_of_them(tmp_path, skip_model, landscape):
     assert "2 done, 1 failed" in done.stdout and "broken.jpg" in done.stderr
     assert cv2.imread(str(photos / "stylized" / "day 1" / "b.png")).shape == (33, 51, 3)
     (photos / "broken.jpg").unlink()
+    run("image", photos / "a.jpg", "--model", skip_model)
+    assert cv2.imread(str(photos / "a.firewatch.jpg")).shape == landscape.shape
     again = run("folder", photos, "--model", skip_model, "--json")
     report = json.loads(again.stdout)
     assert report["skipped"] == 2 and report["done"] == 0
