@@ -98,9 +98,13 @@ def energy(image: U8, rows: list[int], columns: list[int]) -> float:
 def seam(image: U8, control: U8, rows: list[int], columns: list[int]) -> float:
     """Gradient energy across tile borders over that across the same lines of the whole-frame render.
 
-    1: no seam.  Lines of one picture are not compared with other lines of it: what the photo shows there differs.
+    1: no seam, also where both are without any gradient there.  Lines of one picture are not compared with other lines
+    of it: what the photo shows there differs.
     """
-    return energy(image, rows, columns) / energy(control, rows, columns)
+    own, expected = energy(image, rows, columns), energy(control, rows, columns)
+    if expected == 0:
+        return 1.0 if own == 0 else float("inf")
+    return own / expected
 
 
 def flicker(stylizer: Stylizer, frames: list[Frame], rate: float) -> list[U8]:
