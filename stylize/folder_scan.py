@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 from stylize.errors import InputError, OutputError
 from stylize.media.image_settings import READ_SUFFIXES, ImageSettings, shown
+from stylize.result_name import RESULT
 
 __all__ = ["JOURNAL_NAME", "OUTPUT_NAME", "Scan", "assign_targets", "output_folder", "scan_folder"]
 
@@ -19,8 +20,6 @@ OUTPUT_NAME = "stylized"
 """Folder inside the source that results go to unless another is given."""
 SHEETS = (".preview.png", ".compare.png")
 """Ends of the names that `stylize preview` and `stylize compare` give to what they make of photos."""
-RESULT = ".firewatch"
-"""Last but one suffix of what `stylize image` makes of a photo when it is given no name."""
 JOURNAL_NAME = ".stylize.jsonl"
 """File that marks a folder as one of results, and keeps its journal."""
 

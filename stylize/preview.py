@@ -14,6 +14,7 @@ import numpy as np
 from engine.spec import NormStatistics
 from stylize.frame import Image
 from stylize.pipeline import Stylizer
+from stylize.result_name import beside
 from stylize.settings import StyleSettings
 
 __all__ = ["Cell", "Picture", "cells", "command_for", "render_sheet", "video_pictures"]
@@ -74,7 +75,7 @@ def cells(
 def command_for(source: Path, settings: StyleSettings, *, video: bool, model: str) -> str:
     """The command line that gives a whole video or photo the look of a cell."""
     suffix = ".mp4" if video else source.suffix if source.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"
-    target = source.with_name(f"{source.stem}.firewatch{suffix}")
+    target = beside(source, suffix)
     words = ["stylize", "video" if video else "image", str(source), "-o", str(target), "--model", model]
     default = StyleSettings()
     for field in fields(settings):

@@ -15,6 +15,7 @@ from stylize.errors import InputError, StylizeError
 from stylize.frame import FrameTransform
 from stylize.media.video_probe import VideoInfo, probe_video
 from stylize.media.video_settings import CONTAINERS, VideoSettings
+from stylize.result_name import RESULT, beside
 from stylize.video_job import Progress, VideoReport, stylize_video
 
 __all__ = ["VIDEO_SUFFIXES", "VideoTask", "find_tasks", "run_tasks"]
@@ -48,7 +49,7 @@ def find_tasks(sources: Sequence[str], output: Path | None) -> list[VideoTask]:
     taken: dict[str, Path] = {}
     for path, relative in found:
         if output is None:
-            target = path.with_name(f"{path.stem}.firewatch{_suffix(path)}")
+            target = beside(path, _suffix(path))
         elif single and (output.suffix or not output.is_dir()) and not str(output).endswith("/"):
             target = output
         else:
@@ -70,7 +71,7 @@ def _expand(source: str, output: Path | None) -> Iterable[tuple[Path, Path]]:
             if p.suffix.lower() in VIDEO_SUFFIXES
             and p.is_file()
             and not any(part.startswith(".") for part in p.relative_to(path).parts)
-            and ".firewatch" not in p.suffixes
+            and RESULT not in p.suffixes
             and (output is None or output.resolve() not in p.resolve().parents)
         )
         if not inside:

@@ -10,7 +10,7 @@ from typing import Any
 
 from training.errors import CheckpointError
 from training.generator_config import GeneratorConfig
-from training.look_names import ANCHORS, AUTO
+from training.look_names import ANCHORS
 
 __all__ = ["PRECISIONS", "WARMUPS", "TrainConfig"]
 
@@ -60,7 +60,7 @@ class TrainConfig:
     """Stride-2 convolutions: 3 gives the wider generator with d256 and u128."""
     upsample: str = "resize"
     """`resize` or `transposed`."""
-    looks: tuple[str, ...] = (AUTO, *ANCHORS)
+    looks: tuple[str, ...] = tuple(ANCHORS)
     """Looks that the generator learns; one name alone gives a plain generator."""
     ndf: int = 64
     """Channels of the discriminator's first convolution."""
@@ -172,9 +172,9 @@ class TrainConfig:
             raise ValueError(f"1 to 3 discriminator scales, got {self.scales = }")
         if self.crop < 24 * 2 ** (self.scales - 1):
             raise ValueError(f"{self.scales} discriminator scales need larger crops, got {self.crop = }")
-        unknown = [name for name in self.looks if name != AUTO and name not in ANCHORS]
+        unknown = [name for name in self.looks if name not in ANCHORS]
         if unknown:
-            raise ValueError(f"unknown look {unknown[0]!r}; allowed: {', '.join([AUTO, *ANCHORS])}")
+            raise ValueError(f"unknown look {unknown[0]!r}; allowed: {', '.join(ANCHORS)}")
         self.generator  # noqa: B018  validates the architecture as well
 
     @property

@@ -25,7 +25,7 @@ from training.errors import DataError
 from training.image_io import U8, fit, read_rgb
 from training.look_names import AUTO
 from training.looks import LookPalettes
-from training.poster import SHARES_OF_AUTO, ToneRank, flat_shapes, paint
+from training.poster import ToneRank, flat_shapes
 from training.pseudo_pairs import PaletteMap
 
 __all__ = ["Batch", "PhotoArtDataset"]
@@ -149,8 +149,7 @@ class PhotoArtDataset:
         pairs: list[U8] = []
         if self.looks is not None:
             name = self.config.looks[look]
-            palette, shares = self.looks.palettes[name], SHARES_OF_AUTO if name == AUTO else {}
-            pairs = [paint(window.cut(photo.flat), palette, photo.rank, **shares) for window in windows]
+            pairs = [self.looks.paint(window.cut(photo.flat), name, photo.rank) for window in windows]
         return [window.cut(photo.data) for window in windows], pairs, look
 
     def _windows(self, rng: np.random.Generator, shape: tuple[int, ...]) -> list[_Window]:

@@ -15,7 +15,6 @@ from torch import nn
 from training.baselines import Reinhard, classical, opencv_stylization
 from training.errors import CheckpointError, DataError
 from training.image_io import fit, image_files, read_rgb
-from training.look_names import AUTO
 from training.looks import LookPalettes
 from training.metrics import (
     PATCHES,
@@ -28,7 +27,7 @@ from training.metrics import (
     swd_levels,
 )
 from training.networks import LightGenerator, ResnetGenerator
-from training.poster import SHARES_OF_AUTO, ToneRank, flat_shapes, paint
+from training.poster import ToneRank, flat_shapes
 from training.pseudo_pairs import U8, PaletteMap, flatten
 from training.temporal import clip_files, read_frames, warping_error
 
@@ -163,7 +162,7 @@ def pseudo_pair(art: Sequence[U8], look: str) -> Method:
 
     def method(photo: U8) -> U8:
         flat = flat_shapes(photo)
-        return paint(flat, palettes.palettes[look], ToneRank.of(flat), **(SHARES_OF_AUTO if look == AUTO else {}))
+        return palettes.paint(flat, look, ToneRank.of(flat))
 
     return method
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["ANCHORS", "ANCHOR_OF_AUTO", "AUTO"]
+__all__ = ["ANCHORS", "AUTO"]
 
 AUTO = "auto"
-
-ANCHOR_OF_AUTO = ("140f36", "4a2f5e", "b0656a", "f2ac7c", "fdebcf")
-"""What `auto` is tinted with: it keeps a picture's own hues (`poster.SHARES_OF_AUTO`)."""
+"""The look that keeps a picture's own hues and is only tinted with its palette (`poster.SHARES_OF_AUTO`)."""
 
 ANCHORS: dict[str, tuple[str, ...]] = {
+    AUTO: ("140f36", "4a2f5e", "b0656a", "f2ac7c", "fdebcf"),
     "day": ("0b1840", "1c4a70", "5a93a0", "efc08c", "fdf0d4"),
     "dusk": ("170b33", "581a50", "bf3d48", "f58150", "ffd8ac"),
     "golden": ("200a10", "702018", "c94e20", "f6923a", "ffe6b0"),

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.errors import DataError
-from training.look_names import ANCHOR_OF_AUTO, ANCHORS, AUTO
-from training.pseudo_pairs import F32, RANKS, PaletteMap, rgb_to_lab
+from training.look_names import ANCHORS, AUTO
+from training.poster import SHARES_OF_AUTO, ToneRank, paint
+from training.pseudo_pairs import F32, RANKS, U8, PaletteMap, rgb_to_lab
 
 __all__ = ["ANCHORS", "AUTO", "LookPalettes"]
 
@@ -27,14 +28,14 @@ class LookPalettes:
 
     Args:
         arts: palettes of the art images.
-        looks: names, each `auto` or a key of `ANCHORS`.
+        looks: names, keys of `ANCHORS`.
         members: how many of the nearest art images make one look.
     """
 
     def __init__(self, arts: Sequence[PaletteMap], looks: Sequence[str], members: int = 4) -> None:
-        unknown = [name for name in looks if name != AUTO and name not in ANCHORS]
+        unknown = [name for name in looks if name not in ANCHORS]
         if unknown:
-            raise ValueError(f"unknown look {unknown[0]!r}; allowed: {', '.join([AUTO, *ANCHORS])}")
+            raise ValueError(f"unknown look {unknown[0]!r}; allowed: {', '.join(ANCHORS)}")
         if not arts:
             raise DataError("the art folder holds no readable image")
         self.looks = tuple(looks)
@@ -46,6 +47,10 @@ class LookPalettes:
         anchor = anchor_palette(name)
         nearest = sorted(self.calm, key=lambda art: ramp_distance(art, anchor))[:members]
         return deepened(np.asarray((anchor.colors + mean_palette(nearest).colors) / 2, np.float32))
+
+    def paint(self, flat: U8, look: str, rank: ToneRank) -> U8:
+        """`flat` (or a crop of it) in the colours of `look`; `rank` is the whole picture's (see `poster.paint`)."""
+        return paint(flat, self.palettes[look], rank, **(SHARES_OF_AUTO if look == AUTO else {}))
 
     def of_art(self, art: PaletteMap) -> str:
         """The look that an art image is closest to (`auto` where no named look exists)."""
@@ -71,7 +76,7 @@ def deepened(colors: F32) -> PaletteMap:
 
 def anchor_palette(name: str) -> PaletteMap:
     """The anchor colours of a look, joined in Lab to a full ramp."""
-    hexes = ANCHOR_OF_AUTO if name == AUTO else ANCHORS[name]
+    hexes = ANCHORS[name]
     rgb = np.array([[[int(h[i : i + 2], 16) for i in (0, 2, 4)] for h in hexes]], np.uint8)
     lab = rgb_to_lab(rgb)[0]
     at, stops = np.linspace(0, len(hexes) - 1, RANKS), np.arange(len(hexes))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.metrics import GRADIENT_CONSTANT
+
 __all__ = ["blur", "diff_augment", "edge_loss", "lsgan", "pair_loss", "structure_loss", "total_variation"]
 
 
@@ -40,8 +42,7 @@ def structure_loss(fake: Tensor, photo: Tensor) -> Tensor:
     lost, or one that it has made up, costs most where it is strong.
     """
     a, b = _gradient_magnitude(fake), _gradient_magnitude(photo)
-    constant = 170.0
-    return 1 - ((2 * a * b + constant) / (a * a + b * b + constant)).mean()
+    return 1 - ((2 * a * b + GRADIENT_CONSTANT) / (a * a + b * b + GRADIENT_CONSTANT)).mean()
 
 
 def _gradient_magnitude(image: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ PatchSet = list[F32]
 """Patches of a set of images, ``(PATCHES, 3, 7, 7)`` for each level, the finest first."""
 
 FLAT_BELOW = 4 / 255
+GRADIENT_CONSTANT = 170.0
+"""What keeps the similarity of small gradients near 1 (c of Xue et al. 2014, for lumas of 0..255)."""
 
 
 def laplacian_pyramid(image: U8, levels: int = LEVELS) -> list[F32]:
@@ -149,8 +151,7 @@ def share_closed(photo: float, output: float, art: float) -> float:
 def gradient_similarity(image: U8, photo: U8) -> float:
     """Mean gradient-magnitude similarity of the lumas, 0..1 (Xue et al. 2014, arXiv 1308.3052)."""
     a, b = (_prewitt(_halved_luma(x)) for x in (image, photo))
-    constant = 170.0
-    return float(((2 * a * b + constant) / (a * a + b * b + constant)).mean())
+    return float(((2 * a * b + GRADIENT_CONSTANT) / (a * a + b * b + GRADIENT_CONSTANT)).mean())
 
 
 def _halved_luma(image: U8) -> F32:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from stylize.commands.options import open_stylizer, settings_or_usage, style_options
+from stylize.result_name import beside
 from stylize.settings import StyleSettings
 
 __all__ = ["image"]
@@ -44,7 +45,7 @@ def image(
 
     settings = settings_or_usage(ImageSettings, quality=quality, overwrite=overwrite, keep_times=keep_times)
     if output is None:
-        output = source.with_name(f"{source.stem}.firewatch{settings.suffix_for(source)}")
+        output = beside(source, settings.suffix_for(source))
     with open_stylizer(style) as stylizer:
         report = stylize_image(source, output, stylizer.image, settings)
     if not ctx.obj["quiet"]:
