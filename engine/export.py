@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,18 @@ from engine.fold import fold_upsampling
 from engine.scaling import weight_powers
 from engine.spec import ModelSpec, sha256
 
-__all__ = ["Weights", "assert_precision", "export_model", "probe_graph", "read_checkpoint", "render_graph"]
+__all__ = [
+    "GraphWriter",
+    "Weights",
+    "assert_precision",
+    "block_first",
+    "export_model",
+    "probe_graph",
+    "read_checkpoint",
+    "render_graph",
+    "write_probe",
+    "write_render",
+]
 
 OPSET = 18
 BF16_OPSET = 22  # the first whose convolutions know bfloat16
@@ -96,21 +107,29 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
 def render_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -> onnx.ModelProto:
     """``tiles, scale, shift -> output``; see `engine.spec`."""
     ops, weights = fold_upsampling(spec.program.ops, weights)
-    g = _Graph(_block_first(ops, weights), precision)
+    return write_render(GraphWriter(block_first(ops, weights), precision), spec, ops)
+
+
+def write_render(g: GraphWriter, spec: ModelSpec, ops: Sequence[Op]) -> onnx.ModelProto:
+    """The render graph of a model, of operations that lead to the same picture as its program's."""
     g.vector_input("scale", spec.norm_channels)
     g.vector_input("shift", spec.norm_channels)
     g.scale_weights(ops)
     names = {"x": g.image_input("tiles")}
     for op in ops:
         names[op.output] = _external_norm(g, op, names) if op.kind == "norm" else _emit(g, op, names)
-    g.image_output("output", names[spec.program.ops[-1].output])
+    g.image_output("output", names[ops[-1].output])
     return g.model(f"{spec.name}-render")
 
 
 def probe_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -> onnx.ModelProto:
     """``view, look -> scale, shift``; see `engine.spec`.  Ends at the last normalised layer."""
     ops, weights = fold_upsampling(spec.program.ops, weights)
-    g = _Graph(_block_first(ops, weights), precision)
+    return write_probe(GraphWriter(block_first(ops, weights), precision), spec, ops)
+
+
+def write_probe(g: GraphWriter, spec: ModelSpec, ops: Sequence[Op]) -> onnx.ModelProto:
+    """The probe graph of a model, of operations that lead to the same feature maps as its program's."""
     g.vector_input("look", len(spec.looks))
     g.scale_weights(ops)
     names = {"x": g.image_input("view")}
@@ -121,7 +140,7 @@ def probe_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -
             scale, shift = _statistics(g, op, names)
             scales.append(scale)
             shifts.append(shift)
-            names[op.output] = _affine(g, op, names[op.inputs[0]], g.power(op, scale), shift) if i < last else ""
+            names[op.output] = g.affine(op, names[op.inputs[0]], g.power(op, scale), shift) if i < last else ""
         elif i < last:
             names[op.output] = _emit(g, op, names)
     for name, parts in (("scale", scales), ("shift", shifts)):
@@ -142,7 +161,7 @@ def assert_precision(model: onnx.ModelProto, precision: str) -> None:
 
 
 @dataclass
-class _Graph:
+class GraphWriter:
     """Nodes, initialisers and the type that feature maps have."""
 
     weights: Weights
@@ -170,11 +189,13 @@ class _Graph:
         return self.node("Mul", [x, self.constant(f"power_{k}", 2.0**k)]) if k else x
 
     def node(self, kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        """Append a node; the name of its output."""
         output = output or f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
     def constant(self, name: str, values: Any, dtype: Any = np.float32) -> str:
+        """An initialiser; its name."""
         self.initializers[name] = numpy_helper.from_array(np.asarray(values, dtype), name)
         return name
 
@@ -192,11 +213,11 @@ class _Graph:
             return self.node("Cast", [stored], f"{key}_{len(self.nodes)}", to=target)
         if key not in self.initializers:
             flat = np.ldexp(values.astype(np.float32), -k)
-            self.initializers[key] = (
-                numpy_helper.from_array(flat.astype(np.float16), key)
-                if target == TensorProto.FLOAT16
-                else helper.make_tensor(key, target, flat.shape, flat.ravel())
-            )
+            if target == TensorProto.BFLOAT16:
+                self.initializers[key] = helper.make_tensor(key, target, flat.shape, flat.ravel())
+            else:  # numpy has the other two, and is faster
+                dtype = np.float16 if target == TensorProto.FLOAT16 else np.float32
+                self.initializers[key] = numpy_helper.from_array(flat.astype(dtype), key)
         return key
 
     def image_input(self, name: str) -> str:
@@ -223,10 +244,18 @@ class _Graph:
         self.node("Cast", [x], name, to=TensorProto.UINT8)
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", "H", "W", 3]))
 
+    def affine(self, op: Op, x: str, scale: str, shift: str) -> str:
+        """``x * scale + shift`` for float32 ``(1, c)`` vectors, in the graph's precision."""
+        shape = self.constant(f"shape_{op.cout}", [1, op.cout, 1, 1], np.int64)
+        parts = [self.cast(self.node("Reshape", [vector, shape]), self.type) for vector in (scale, shift)]
+        return self.node("Add", [self.node("Mul", [x, parts[0]]), parts[1]])
+
     def vector_input(self, name: str, length: int) -> None:
+        """A float32 input ``(1, length)``."""
         self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, length]))
 
     def model(self, name: str) -> onnx.ModelProto:
+        """The whole graph under a name."""
         graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, list(self.initializers.values()))
         opset = BF16_OPSET if self.type == TensorProto.BFLOAT16 else OPSET
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], producer_name="firewatch")
@@ -234,7 +263,7 @@ class _Graph:
         return model
 
 
-def _emit(g: _Graph, op: Op, names: Mapping[str, str]) -> str:
+def _emit(g: GraphWriter, op: Op, names: Mapping[str, str]) -> str:
     """Any operation but `norm`."""
     x = names[op.inputs[0]]
     nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
@@ -254,7 +283,7 @@ def _emit(g: _Graph, op: Op, names: Mapping[str, str]) -> str:
     return emitters[op.kind]()
 
 
-def _conv(g: _Graph, op: Op, x: str) -> str:
+def _conv(g: GraphWriter, op: Op, x: str) -> str:
     pads = [0] * 4
     if op.pad and op.pad_mode == "reflect":
         amounts = g.constant(f"pads_{op.pad}", [0, 0, op.pad, op.pad] * 2, np.int64)
@@ -265,7 +294,7 @@ def _conv(g: _Graph, op: Op, x: str) -> str:
     return g.node("Conv", [x, *_parameters(g, op)], kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=pads)
 
 
-def _conv_transpose(g: _Graph, op: Op, x: str) -> str:
+def _conv_transpose(g: GraphWriter, op: Op, x: str) -> str:
     before, after = op.pads
     # output_padding brings the size to exactly twice the input's.
     rest = op.stride - op.kernel + before + after
@@ -276,12 +305,12 @@ def _conv_transpose(g: _Graph, op: Op, x: str) -> str:
     return g.node("ConvTranspose", [x, *_parameters(g, op)], pads=[before, before, after, after], **shape)
 
 
-def _parameters(g: _Graph, op: Op) -> list[str]:
+def _parameters(g: GraphWriter, op: Op) -> list[str]:
     bias = [g.parameter(f"{op.weight}.bias")] if op.bias else []
     return [g.parameter(f"{op.weight}.weight"), *bias]
 
 
-def _block_first(ops: Iterable[Op], weights: Weights) -> Weights:
+def block_first(ops: Iterable[Op], weights: Weights) -> Weights:
     """Weights for feature maps that come from SpaceToDepth instead of torch's pixel_unshuffle.
 
     torch orders the channels by image channel, then place in the block; ONNX the other way round.  The
@@ -299,24 +328,17 @@ def _block_first(ops: Iterable[Op], weights: Weights) -> Weights:
     return result
 
 
-def _external_norm(g: _Graph, op: Op, names: Mapping[str, str]) -> str:
+def _external_norm(g: GraphWriter, op: Op, names: Mapping[str, str]) -> str:
     """``x * scale[slice] + shift[slice]``: the render side of a normalised layer."""
     starts = g.constant(f"start_{op.offset}", [op.offset], np.int64)
     ends = g.constant(f"end_{op.offset}", [op.offset + op.cout], np.int64)
     axis = g.constant("axis_1", [1], np.int64)
     scale, shift = (g.node("Slice", [name, starts, ends, axis]) for name in ("scale", "shift"))
     scale = g.power(op, scale)
-    return _affine(g, op, names[op.inputs[0]], scale, shift)
+    return g.affine(op, names[op.inputs[0]], scale, shift)
 
 
-def _affine(g: _Graph, op: Op, x: str, scale: str, shift: str) -> str:
-    """``x * scale + shift`` for float32 ``(1, c)`` vectors, in the graph's precision."""
-    shape = g.constant(f"shape_{op.cout}", [1, op.cout, 1, 1], np.int64)
-    parts = [g.cast(g.node("Reshape", [vector, shape]), g.type) for vector in (scale, shift)]
-    return g.node("Add", [g.node("Mul", [x, parts[0]]), parts[1]])
-
-
-def _statistics(g: _Graph, op: Op, names: Mapping[str, str]) -> tuple[str, str]:
+def _statistics(g: GraphWriter, op: Op, names: Mapping[str, str]) -> tuple[str, str]:
     """Scale and shift ``(1, c)`` of a normalised layer in float32: the probe side."""
     gamma = g.node("MatMul", ["look", g.parameter(f"{op.weight}.gamma", fp32=True)])
     beta = g.node("MatMul", ["look", g.parameter(f"{op.weight}.beta", fp32=True)])

@@ -144,10 +144,12 @@ class Pool:
     """Workers, and the loop that keeps them busy; a worker that dies is replaced and its work done again."""
 
     def __init__(self, ray: Any, style: StyleSettings, *, video: bool, cpus: int | None) -> None:
+        from engine.backends.base import CPU_BACKENDS
+
         self._ray = ray
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-        on_gpu = gpus > 0 and style.backend != "openvino" and style.device != "cpu"
+        on_gpu = gpus > 0 and style.backend not in CPU_BACKENDS and style.device != "cpu"
         cores = [int(node.get("CPU", 0)) for node in nodes]
         self.cpus = cpus or (1 if on_gpu else max(1, min(USUAL_CPUS, min((c for c in cores if c), default=1))))
         """Cores of a worker."""

@@ -36,7 +36,7 @@ class Check:
     """What one look at the machine found."""
 
     group: str
-    """Python, ffmpeg, OpenVINO, GPU, models, self-test."""
+    """Python, ffmpeg, OpenVINO, MNN, GPU, models, self-test."""
     name: str
     status: str
     """``ok``; ``missing`` (optional, not there); ``fault`` (needed, and broken or not there)."""
@@ -56,6 +56,7 @@ def examine(*, self_test: bool = True) -> Iterator[Check]:
         ("Python", _python),
         ("ffmpeg", _ffmpeg),
         ("OpenVINO", _openvino),
+        ("MNN", _mnn),
         ("GPU", _torch),
         ("GPU", _tensorrt),
         ("cluster", _cluster),
@@ -139,6 +140,21 @@ def _openvino() -> Iterator[Check]:
         abilities = [a.lower() for a in core.get_property(device, "OPTIMIZATION_CAPABILITIES") if a in ("BF16", "FP16")]
         fast = f", fast in {' and '.join(abilities)}" if abilities else ""
         yield Check(group="OpenVINO", name=device, status="ok", detail=f"{name}{fast} (OpenVINO {version})")
+
+
+def _mnn() -> Iterator[Check]:
+    from engine.backends.base import cpu_has_bf16
+
+    version = _version("mnn")
+    better = cpu_has_bf16()
+    usual = "OpenVINO is the faster one on this CPU" if better else "this CPU's usual backend"
+    yield Check(
+        group="MNN",
+        name="MNN",
+        status="ok" if version or better else "missing",
+        detail=f"{version}, {usual}" if version else f"not installed: {usual if better else 'faster on this CPU'}",
+        fix="" if version or better else f"pip install '{PACKAGE}[cpu]'",
+    )
 
 
 def _torch() -> Iterator[Check]:

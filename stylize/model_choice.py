@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from engine.backends.base import choose_backend
+from engine.backends.base import CPU_BACKENDS, choose_backend
 from stylize.settings import StyleSettings
 
 __all__ = ["AUTO", "choose_model", "usual_backend"]
@@ -29,7 +29,7 @@ def choose_model(settings: StyleSettings, *, video: bool) -> str:
     backend = usual_backend(settings)
     if backend == "auto":
         backend = choose_backend("cuda" if settings.gpus else settings.device)[0]
-    on_cpu = backend == "openvino" or settings.device == "cpu"
+    on_cpu = backend in CPU_BACKENDS or settings.device == "cpu"
     name = "light" if video and on_cpu else "full"
     log.info("model %s: %s on %s", name, "video" if video else "photos", "a CPU" if on_cpu else backend)
     return name

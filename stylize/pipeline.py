@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from engine.backends.base import Backend, BackendOptions, open_backend
+from engine.backends.base import CPU_BACKENDS, Backend, BackendOptions, open_backend
 from engine.backends.frames import FrameRenderer, Rendering
 from engine.errors import PlanError
 from engine.spec import F32, ModelSpec, NormStatistics, look_weights
@@ -147,7 +147,7 @@ class Stylizer:
             self._opened = stack.pop_all()
         for backend in backends:
             log.info("%s", backend.description)
-        if self._chosen_for_gpu and self.backend.name == "openvino":
+        if self._chosen_for_gpu and self.backend.name in CPU_BACKENDS:
             log.warning("model %s was chosen for a GPU and is slow on a CPU: --model light is quicker", self.spec.name)
         return self
 

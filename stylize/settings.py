@@ -20,7 +20,7 @@ class StyleSettings:
     model: str = "auto"
     """Name of a model, the path of a model folder, or `auto`: `light` for video on a CPU, else `full`."""
     backend: str = "auto"
-    """`openvino`, `torch`, `tensorrt`, or `auto`."""
+    """`mnn`, `openvino`, `torch`, `tensorrt`, or `auto`."""
     device: str | None = None
     """Device of the backend, such as `cuda:1`; None: its usual one."""
     gpus: str | None = None
@@ -59,15 +59,21 @@ class StyleSettings:
             raise ValueError(f"tile is a number of pixels, or 0 for the whole picture, got {self.tile}")
         if not 0.0 <= self.smoothing <= 10.0:
             raise ValueError(f"smoothing lies between 0 and 10 seconds, got {self.smoothing}")
-        if self.gpus is not None and not (self.gpu_numbers and len(set(self.gpu_numbers)) == len(self.gpu_numbers)):
-            raise ValueError(f"gpus are numbers such as 0,1, each of them once, got {self.gpus!r}")
-        if self.gpus is not None and (self.device is not None or self.backend == "openvino"):
-            clash = "device" if self.device is not None else "backend openvino"
-            raise ValueError(f"gpus share frames out over NVIDIA GPUs by tensorrt or torch: leave out {clash} or gpus")
+        if self.gpus is not None:
+            self._check_gpus(self.gpus)
         if self.plan is not None and self.backend not in ("auto", "tensorrt"):
             raise ValueError(f"a plan is run by backend tensorrt, got backend {self.backend}: leave out one of them")
         if self.threads < 0:
             raise ValueError(f"threads is a number of CPU threads, or 0 for all, got {self.threads}")
+
+    def _check_gpus(self, gpus: str) -> None:
+        from engine.backends.base import CPU_BACKENDS
+
+        if not (self.gpu_numbers and len(set(self.gpu_numbers)) == len(self.gpu_numbers)):
+            raise ValueError(f"gpus are numbers such as 0,1, each of them once, got {gpus!r}")
+        if self.device is not None or self.backend in CPU_BACKENDS:
+            clash = "device" if self.device is not None else f"backend {self.backend}"
+            raise ValueError(f"gpus share frames out over NVIDIA GPUs by tensorrt or torch: leave out {clash} or gpus")
 
     @property
     def gpu_numbers(self) -> tuple[int, ...]:

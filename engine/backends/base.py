@@ -6,10 +6,12 @@ import ctypes
 import importlib.util
 import logging
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -22,6 +24,7 @@ from engine.spec import F32, ModelSpec, NormStatistics
 
 __all__ = [
     "BACKENDS",
+    "CPU_BACKENDS",
     "Backend",
     "BackendOptions",
     "Tiles",
@@ -29,6 +32,7 @@ __all__ = [
     "check_statistics",
     "check_tiles",
     "choose_backend",
+    "cpu_has_bf16",
     "gpu_in_sight",
     "open_backend",
 ]
@@ -103,6 +107,12 @@ def check_statistics(spec: ModelSpec, statistics: NormStatistics) -> None:
         )
 
 
+def _mnn(folder: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
+    from engine.backends.mnn import MnnBackend
+
+    return MnnBackend(folder, spec, options)
+
+
 def _openvino(folder: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
     from engine.backends.openvino import OpenVinoBackend
 
@@ -122,20 +132,25 @@ def _tensorrt(folder: Path, spec: ModelSpec, options: BackendOptions) -> Backend
 
 
 BACKENDS: dict[str, Callable[[Path, ModelSpec, BackendOptions], Backend]] = {
+    "mnn": _mnn,
     "openvino": _openvino,
     "torch": _torch,
     "tensorrt": _tensorrt,
 }
 
 
-def candidates(device: str | None = None) -> Iterator[tuple[str, str]]:
+CPU_BACKENDS = ("mnn", "openvino")
+"""Those that compute on a CPU wherever `auto` takes them."""
+
+
+def candidates(device: str | None = None, *, precision: str = "auto") -> Iterator[tuple[str, str]]:
     """Backends for a device that seem to run on this machine, the fastest first, each with the reason, in words.
 
     A device of CUDA (`cuda`, `cuda:1`) leaves out what has no NVIDIA GPU, `cpu` what needs a GPU.
     """
     kind = (device or "").lower().partition(":")[0]
     if kind == "cpu":
-        yield "openvino", "for the CPU"
+        yield from _on_cpu("for the CPU", precision)
         return
     refusal = "another device was asked for" if kind == "mps" else _why_not_tensorrt()
     if refusal is None:
@@ -148,8 +163,18 @@ def candidates(device: str | None = None) -> Iterator[tuple[str, str]]:
             yield "torch", f"CUDA device {torch.cuda.get_device_name()}{behind}"
         elif torch.backends.mps.is_available() and kind != "cuda":
             yield "torch", "Apple GPU"
-    if kind not in ("cuda", "mps"):
+    if not kind:
+        yield from _on_cpu(f"no torch with a CUDA or Apple GPU{behind}", precision)
+    elif kind not in ("cuda", "mps"):
         yield "openvino", f"no torch with a CUDA or Apple GPU{behind}"
+
+
+def _on_cpu(reason: str, precision: str) -> Iterator[tuple[str, str]]:
+    """The backends of the CPU."""
+    refusal = _why_not_mnn(precision)
+    if refusal is None:
+        yield "mnn", f"{reason}; the CPU has no arithmetic in bf16"
+    yield "openvino", f"{reason}; not mnn: {refusal}" if refusal else reason
 
 
 def choose_backend(device: str | None = None) -> tuple[str, str]:
@@ -178,6 +203,34 @@ def gpu_in_sight() -> bool:
     return True
 
 
+def _why_not_mnn(precision: str) -> str | None:
+    """Why `mnn` is not the fastest on this CPU; None if it is."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return "it was compared on x86-64 alone"
+    if importlib.util.find_spec("MNN") is None:
+        return "it is not installed"
+    if precision not in ("auto", "fp32"):
+        return f"it does not compute in {precision}"
+    if precision == "auto" and cpu_has_bf16():
+        return "the CPU computes in bf16"
+    return None
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies matrices in bfloat16, which OpenVINO makes use of."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        try:
+            import openvino as ov
+
+            return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        except (ImportError, RuntimeError):
+            return False
+    return re.search(r"^flags\s*:.*\b(amx|avx512)_bf16\b", flags, re.MULTILINE) is not None
+
+
 def _why_not_tensorrt() -> str | None:
     """Why `tensorrt` cannot run here; None if it can."""
     for package in ("tensorrt", "pycuda"):
@@ -202,7 +255,9 @@ class _Auto:
 
     def __enter__(self) -> Backend:
         failed: tuple[str, EngineError] | None = None
-        for name, reason in candidates(self._options.device):
+        for name, reason in candidates(self._options.device, precision=self._options.precision):
+            if name == "mnn" and not (self._folder / "generator.safetensors").is_file():
+                continue  # imported as an ONNX pair: there are no weights to build its graphs from
             if failed is not None:
                 log.warning("backend %s does not work here: %s. Going on with %s", *failed, name)
             backend = BACKENDS[name](self._folder, self._spec, self._options)

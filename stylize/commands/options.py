@@ -76,7 +76,7 @@ STYLE: list[Callable[[Any], Any]] = [
         show_default=True,
         help="Working size: long side of at most 1920 pixels times this; 0 works at the picture's own size.",
     ),
-    click.option("--backend", default="auto", show_default=True, help="auto, openvino, torch, tensorrt."),
+    click.option("--backend", default="auto", show_default=True, help="auto, mnn, openvino, torch, tensorrt."),
     click.option("--device", help="Device of the backend, such as cuda:1.  [default: its usual one]"),
     click.option(
         "--plan",

@@ -31,6 +31,7 @@ def backend(name: str, **options: Any) -> Callable[[Path], Backend]:
 
 CPU = {
     "onnxruntime": onnxruntime,
+    "mnn": backend("mnn", threads=1),
     "openvino": backend("openvino", precision="fp32", threads=1),
     "torch": backend("torch", device="cpu", precision="fp32", threads=1),
 }
@@ -40,8 +41,9 @@ GPU = {
     "torch-cuda-fp16": backend("torch", device="cuda"),
     "torch-cuda-bf16": backend("torch", device="cuda", precision="bf16"),
 }
-BAR = {"torch-cuda-fp16": 45.0, "torch-cuda-bf16": 34.0}
-"""PSNR in dB to the reference where 70 is not to be had."""
+BAR = {"torch-cuda-fp16": 45.0, "torch-cuda-bf16": 34.0, "mnn": 65.0}
+"""PSNR in dB to the reference where 70 is not to be had: half precision, and Winograd's rounding."""
+HALF = {name for name, bar in BAR.items() if bar < 60}
 
 
 @pytest.fixture(params=[*CPU, *(pytest.param(name, marks=pytest.mark.gpu) for name in GPU)])
@@ -66,7 +68,7 @@ def test_agrees_with_the_reference(name: str, kind: str, models: dict[str, Path]
         found = running.probe(image, look)
         assert found.scale.dtype == found.shift.dtype == np.float32
         assert found.scale.shape == found.shift.shape == (running.spec.norm_channels,)
-        half = name in BAR
+        half = name in HALF
         np.testing.assert_allclose(found.scale, statistics.scale, rtol=0.03 if half else 2e-3)
         picture = running.render(image, statistics)
         assert picture.dtype == np.uint8 and picture.shape == image.shape
@@ -84,7 +86,7 @@ def test_batches(opened: Backend, name: str) -> None:
     # Statistics are joint: one picture three times over has those of the picture.
     three = opened.probe(np.stack([tiles[0]] * 3), look_weights(opened.spec, "auto"))
     one = opened.probe(tiles[:1], look_weights(opened.spec, "auto"))
-    np.testing.assert_allclose(three.scale, one.scale, rtol=0.03 if name in BAR else 2e-3)
+    np.testing.assert_allclose(three.scale, one.scale, rtol=0.03 if name in HALF else 2e-3)
 
 
 def test_results_belong_to_the_caller(opened: Backend) -> None:

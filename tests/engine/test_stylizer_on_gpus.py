@@ -32,6 +32,12 @@ HEIGHT, WIDTH = 148, 164
 TILE = 128
 
 
+@pytest.fixture(autouse=True)
+def openvino_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine's CPU is best at."""
+    monkeypatch.setattr("engine.backends.base._why_not_mnn", lambda precision: "left out here")
+
+
 @pytest.fixture
 def folder(models: dict[str, Path]) -> Path:
     return models["light"]
@@ -273,6 +279,7 @@ def test_pictures_below_the_smallest_tile(folder: Path, cache: PlanCache) -> Non
         ({"gpus": "one"}, "gpus are numbers such as 0,1"),
         ({"gpus": ""}, "gpus are numbers such as 0,1"),
         ({"gpus": "0,1", "backend": "openvino"}, "leave out backend openvino or gpus"),
+        ({"gpus": "0,1", "backend": "mnn"}, "leave out backend mnn or gpus"),
         ({"gpus": "0,1", "device": "cuda:0"}, "leave out device or gpus"),
         ({"plan": "plan", "backend": "torch"}, "a plan is run by backend tensorrt, got backend torch"),
     ],

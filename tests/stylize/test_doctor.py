@@ -36,6 +36,7 @@ def test_a_whole_installation_is_ready(program):
     assert found["OpenVINO", "CPU"]["status"] == "ok"
     assert "fps at 1080p" in found["self-test", "openvino"]["detail"]
     assert found["self-test", "torch"]["status"] == "ok"
+    assert found["MNN", "MNN"]["status"] == "ok" and "fps at 1080p" in found["self-test", "mnn"]["detail"]
     for check in report["checks"]:
         assert check["status"] in ("ok", "missing") and "\n" not in check["detail"]
     assert all(c["fix"] for c in report["checks"] if c["status"] == "missing" and c["group"] != "self-test")
@@ -55,6 +56,14 @@ def test_every_fault_comes_with_a_remedy_and_stops_nothing(program, tmp_path, mo
     assert "FAULT    ffmpeg  no usable" in done.out and "-> pip install imageio-ffmpeg" in done.out
     assert "-> pip install openvino" in done.out and "OpenVINO failed" in done.out and "faults" in done.out
     assert "pip install 'firewatch-stylizer[tensorrt]'" in done.out
+
+
+@pytest.mark.parametrize(("bf16", "status"), [(False, "missing"), (True, "ok")])
+def test_mnn_is_proposed_where_it_is_faster(program, monkeypatch, bf16, status):
+    monkeypatch.setattr(stylize.doctor, "_version", lambda name: None)
+    monkeypatch.setattr("engine.backends.base.cpu_has_bf16", lambda: bf16)
+    (check,) = (c for c in examine(self_test=False) if c.group == "MNN")
+    assert check.status == status and bool(check.fix) == (not bf16)
 
 
 def test_a_damaged_model_and_no_model_are_faults(program, tmp_path):
