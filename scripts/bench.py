@@ -88,7 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--parts", default=",".join(PARTS), help="of %(default)s")
     models = f"names, model folders, or {', '.join(CONFIGS)} (default: %(default)s)"
     parser.add_argument("--models", default=",".join(shipped), help=models)
-    parser.add_argument("--backends", default="openvino,torch", help="for the engine (default: %(default)s)")
+    parser.add_argument("--backends", default="mnn,openvino,torch", help="for the engine (default: %(default)s)")
     parser.add_argument("--filters", default="32,64", help="of the peer's network (default: %(default)s)")
     parser.add_argument("--blocks", type=int, default=9, help="of the peer's network (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=4, help="counted frames of a run (default: %(default)s)")

@@ -164,14 +164,13 @@ class _Session:
     def __init__(self, path: Path, threads: int, image: str, shape: tuple[int, ...], vectors: tuple[str, ...]) -> None:
         import MNN
 
-        with _quiet_stdout():
-            # MNN's Python never frees a session but with its interpreter: so each has its own.
-            self._interpreter: Any = MNN.Interpreter(str(path))
-            self._interpreter.setSessionMode(RESIZE_LATER)
-            self._session: Any = self._interpreter.createSession({"numThread": threads, "precision": "high"})
-            tensor = self._interpreter.getSessionInput(self._session, image)
-            self._interpreter.resizeTensor(tensor, shape)
-            self._interpreter.resizeSession(self._session)
+        # MNN's Python never frees a session but with its interpreter: so each has its own.
+        self._interpreter: Any = MNN.Interpreter(str(path))
+        self._interpreter.setSessionMode(RESIZE_LATER)
+        # Any precision but the usual one is announced on standard output; on a CPU like these it is float32.
+        self._session: Any = self._interpreter.createSession({"numThread": threads})
+        self._interpreter.resizeTensor(self._interpreter.getSessionInput(self._session, image), shape)
+        self._interpreter.resizeSession(self._session)
         self._tensors = {name: self._interpreter.getSessionInput(self._session, name) for name in (image, *vectors)}
         self.inputs = {name: tensor.getNumpyData() for name, tensor in self._tensors.items()}
         """Where each input is written."""
@@ -189,7 +188,10 @@ class _Session:
 
 @contextmanager
 def _quiet_stdout() -> Iterator[None]:
-    """Without what MNN prints to standard output, which belongs to the user's results (``--json``)."""
+    """Without what MNN prints to standard output, which belongs to the user's results (``--json``).
+
+    For the start only: what other threads print meanwhile is lost with it.
+    """
     with _stdout:
         try:
             kept = os.dup(1)
