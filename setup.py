@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 TORCH = "torch>=2.6"
 
 EXTRAS = {
-    "cpu": ["MNN>=3.2"],
+    "cpu": ["MNN>=3.4"],
     "train": [TORCH],
     "torch": [TORCH],
     "tensorrt": ["tensorrt>=10.9", "pycuda>=2024.1", "numpy", "safetensors>=0.4.3"],
@@ -21,7 +21,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.14"],
     "test": [
         "torch==2.13.0",
-        "MNN>=3.2",
+        "MNN>=3.4",
         "h5py>=3.10",
         "ray>=2.40",
         "onnxruntime>=1.19",
