@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,8 +50,7 @@ class MnnBackend:
 
     def __init__(self, folder: Path, spec: ModelSpec, options: BackendOptions) -> None:
         self.folder, self.spec, self.options = folder, spec, options
-        self._stack = ExitStack()
-        self._files: dict[str, Path] = {}
+        self._models: dict[str, bytes] = {}
         self._blocks = (1, 1)
         self._sessions: OrderedDict[tuple[Any, ...], _Session] = OrderedDict()
 
@@ -67,18 +66,14 @@ class MnnBackend:
                 import MNN  # noqa: F401
         except ImportError as error:
             raise BackendError("MNN is not installed: pip install 'firewatch-stylizer[cpu]'") from error
-        with ExitStack() as stack:
-            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="firewatch-mnn-")))
-            self._convert(work)
-            self._stack = stack.pop_all()
+        self._convert()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._sessions.clear()
-        self._files.clear()
-        self._stack.close()
+        self._models.clear()
 
     @property
     def description(self) -> str:
@@ -105,8 +100,8 @@ class MnnBackend:
             return self.options.threads
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def _convert(self, work: Path) -> None:
-        """Write both graphs into a folder in MNN's format."""
+    def _convert(self) -> None:
+        """Write both graphs in MNN's format."""
         from engine.export import read_checkpoint
         from engine.mnn_graph import block_graphs
 
@@ -119,19 +114,19 @@ class MnnBackend:
         weights, _ = read_checkpoint(checkpoint)
         graphs = block_graphs(self.spec, weights)
         self._blocks = graphs.first, graphs.last
-        for name, graph in (("probe", graphs.probe), ("render", graphs.render)):
-            source, target = work / f"{name}.onnx", work / f"{name}.mnn"
-            source.write_bytes(graph.SerializeToString())
-            arguments = ["mnnconvert", "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(target)]
-            with _quiet_stdout():
-                # MNN.tools.mnnconvert is a wrapper around this one that reports its use over the network.
-                import _tools
+        with _work_folder() as work:
+            for name, graph in (("probe", graphs.probe), ("render", graphs.render)):
+                source, target = work / f"{name}.onnx", work / f"{name}.mnn"
+                source.write_bytes(graph.SerializeToString())
+                arguments = ["mnnconvert", "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(target)]
+                with _quiet_stdout():
+                    # MNN.tools.mnnconvert is a wrapper around this one that reports its use over the network.
+                    import _tools
 
-                _tools.mnnconvert([*arguments, "--bizCode", "firewatch"])
-            if not target.is_file() or not target.stat().st_size:
-                raise BackendError(f"MNN cannot convert the {name} graph of {self.spec.name}: use --backend openvino")
-            source.unlink()
-            self._files[name] = target
+                    _tools.mnnconvert([*arguments, "--bizCode", "firewatch"])
+                if not target.is_file() or not target.stat().st_size:
+                    raise BackendError(f"MNN cannot convert the {name} graph of {self.spec.name}: use openvino")
+                self._models[name] = target.read_bytes()
 
     def _run(self, graph: str, images: Tiles, vectors: dict[str, F32], wanted: tuple[str, ...]) -> list[Any]:
         """Outputs of a graph: views of MNN's own memory, good until the next call."""
@@ -154,18 +149,22 @@ class MnnBackend:
         blocks = (n, height // side, width // side, channels * side**2)
         name = "view" if graph == "probe" else "tiles"
         vectors = ("look",) if graph == "probe" else ("scale", "shift")
-        self._sessions[key] = _Session(self._files[graph], self._threads, name, blocks, vectors)
+        self._sessions[key] = _Session(self._models[graph], self._threads, name, blocks, vectors)
         return self._sessions[key]
 
 
 class _Session:
     """One graph prepared for one shape."""
 
-    def __init__(self, path: Path, threads: int, image: str, shape: tuple[int, ...], vectors: tuple[str, ...]) -> None:
+    def __init__(
+        self, model: bytes, threads: int, image: str, shape: tuple[int, ...], vectors: tuple[str, ...]
+    ) -> None:
         import MNN
 
-        # MNN's Python never frees a session but with its interpreter: so each has its own.
-        self._interpreter: Any = MNN.Interpreter(str(path))
+        with _work_folder() as work:
+            (work / "graph.mnn").write_bytes(model)
+            # MNN's Python never frees a session but with its interpreter: so each has its own.
+            self._interpreter: Any = MNN.Interpreter(str(work / "graph.mnn"))
         self._interpreter.setSessionMode(RESIZE_LATER)
         # Any precision but the usual one is announced on standard output; on a CPU like these it is float32.
         self._session: Any = self._interpreter.createSession({"numThread": threads})
@@ -184,6 +183,13 @@ class _Session:
     def output(self, name: str) -> Any:
         """An output, in MNN's memory."""
         return self._interpreter.getSessionOutput(self._session, name).getNumpyData()
+
+
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """A folder for the moment: MNN reads and writes files alone."""
+    with tempfile.TemporaryDirectory(prefix="firewatch-mnn-") as folder:
+        yield Path(folder)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ def test_all_parts_in_one_run(tmp_path):
     rows = {row["name"]: row for row in result["rows"]}
     assert list(rows) == [
         "command random-tiny",
+        "engine random-tiny mnn",
         "engine random-tiny openvino",
         "engine random-tiny torch",
         "onnxruntime random-tiny",

@@ -120,7 +120,8 @@ def test_videos_survive_a_killed_worker(cluster, tmp_path, style):
 def test_photos_survive_a_killed_worker(cluster, tmp_path, style, landscape):
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
-    names = ["a.jpg", "b.png", "c.webp", "sub/d.tif", "e.jpg", "f.jpg"]
+    # Enough of them that both workers are there, and busy, before the first has done them all.
+    names = ["a.jpg", "b.png", "c.webp", "sub/d.tif", *(f"e{n:02}.jpg" for n in range(20))]
     for number, name in enumerate(names):
         Image.fromarray(np.roll(landscape, 7 * number, axis=1)).save(folder / name)
     (folder / "bad.jpg").write_bytes(b"no photo")
@@ -138,14 +139,14 @@ def test_photos_survive_a_killed_worker(cluster, tmp_path, style, landscape):
         far = stylize_folder_on_cluster(folder, tmp_path / "far", ImageSettings(), pool, progress=progress)
         again = stylize_folder_on_cluster(folder, tmp_path / "far", ImageSettings(), pool)
         assert killed and pool.lost == 1
-    assert counts == [(number, 7) for number in range(1, 8)]
+    assert counts == [(number, 25) for number in range(1, 26)]
     assert [(p.source, p.status, p.message) for p in far.photos] == [
         (p.source, p.status, p.message) for p in local.photos
     ]
-    assert far.count("done") == 6 and far.count("failed") == 1
+    assert far.count("done") == 24 and far.count("failed") == 1
     for name in names:
         assert (tmp_path / "far" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
-    assert again.count("skipped") == 6
+    assert again.count("skipped") == 24
 
 
 class Fragile(ClusterWorker):
