@@ -59,7 +59,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Result, or folder for several.")
 @click.option("--codec", help="h264, hevc, av1, vp9, prores, lossless, h264_nvenc, ...  [default: the container's]")
 @click.option("--crf", type=int, help="Constant quality, smaller is better.  [default: the codec's]")
-@click.option("--preset", help="Speed of the encoder, in its own words.")
+@click.option("--preset", help="Speed of the encoder, in its own words: for h264 ultrafast to placebo, usually faster.")
 @click.option("--ten-bit", is_flag=True, help="Encode 10 bits a sample: less banding in skies.")
 @click.option("--encoder-args", default="", help="More ffmpeg output options, in one string.")
 @click.option("--fps", type=Rate(), help="Convert to this constant rate.  [default: every frame at its own time]")
