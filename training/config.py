@@ -44,7 +44,8 @@ class TrainConfig:
     cache: str | None = None
     """Folder for flattened photos, the slow part of the pseudo-pairs; default: `flat` inside `out`."""
     init: str | None = None
-    """Generator to start from, a generator.safetensors of the same architecture and looks."""
+    """Generator to start from, a generator.safetensors of the same architecture and looks; a wider `light` one is
+    narrowed to its strongest channels (`training.narrow`)."""
     teacher: str | None = None
     """Generator whose output takes the place of pseudo-pairs and art (see `train-generator distill`)."""
     check_folders: bool = True

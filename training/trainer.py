@@ -23,6 +23,7 @@ from training.distill import Teacher
 from training.errors import CheckpointError, DivergenceError
 from training.image_io import U8
 from training.image_pool import ImagePool
+from training.narrow import can_be_narrowed, narrowed
 from training.networks import (
     GeneratorConfig,
     LightGenerator,
@@ -304,10 +305,16 @@ class Trainer:
 
 
 def _first_generator(config: TrainConfig) -> ResnetGenerator | LightGenerator:
-    """Fresh weights, or those of `config.init`; CheckpointError if that is another architecture."""
+    """Fresh weights, or those of `config.init`; CheckpointError if that is another architecture.
+
+    Of a wider `light` generator the strongest channels are taken.
+    """
     net = build_generator(config.generator)
     if config.init:
         given = load_generator(Path(config.init))
+        if can_be_narrowed(given.config, config.generator):
+            net.load_state_dict(narrowed(given.state_dict(), given.config, config.ngf))
+            return net
         if given.config != config.generator:
             raise CheckpointError(
                 f"{config.init} is {given.config.describe()}, the run asks for {config.generator.describe()}: "
