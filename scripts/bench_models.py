@@ -16,7 +16,7 @@ PLAIN = {"architecture": "resnet9", "ngf": 32, "n_blocks": 9, "n_downsampling": 
 CONFIGS: dict[str, dict[str, Any]] = {
     "random-full": {**PLAIN, "architecture": "resnet9-skip", "upsample": "resize"},
     "random-plain": PLAIN,
-    "random-light": {**PLAIN, "architecture": "light", "ngf": 40, "n_blocks": 6, "upsample": "resize"},
+    "random-light": {**PLAIN, "architecture": "light", "ngf": 24, "n_blocks": 6, "upsample": "resize"},
     "random-tiny": {**PLAIN, "architecture": "resnet9-skip", "ngf": 4, "n_blocks": 1, "upsample": "resize"},
 }
 

@@ -201,10 +201,14 @@ def export(source: Path, out: Path, average: bool, looks: tuple[str, ...]) -> No
 @click.option("--out", required=True, type=FOLDER, help="Folder that holds the numbered run folders.")
 @click.option("--samples", type=FOLDER, help="Photos for the sample grids.  [default: the first of --photos]")
 @click.option("--architecture", default="light", show_default=True, type=click.Choice(ARCHITECTURES), help="Student.")
-@click.option("--ngf", default=40, show_default=True, type=click.IntRange(8), help="Its channels.")
+@click.option("--ngf", default=24, show_default=True, type=click.IntRange(8), help="Its channels.")
 @click.option("--n-blocks", default=6, show_default=True, type=click.IntRange(1), help="Its residual blocks.")
 @click.option("--looks", type=NameList(), default=(), help="Looks to teach.  [default: all of the teacher's]")
-@click.option("--init", type=click.Path(path_type=Path), help="Student to start from; a wider `light` is narrowed.  [default: fresh weights]")
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    help="Student to start from; a wider `light` is narrowed.  [default: fresh weights]",
+)
 @click.option("--steps", default=6000, show_default=True, type=click.IntRange(1), help="Supervised steps.")
 @click.option("--adversarial-steps", default=0, show_default=True, type=click.IntRange(0), help="Then with judges.")
 @click.option("--batch", default=4, show_default=True, type=click.IntRange(1), help="Photos in one step.")

@@ -143,14 +143,21 @@ CPU_BACKENDS = ("mnn", "openvino")
 """Those that compute on a CPU wherever `auto` takes them."""
 
 
-def candidates(device: str | None = None, *, precision: str = "auto") -> Iterator[tuple[str, str]]:
+WIDE = 64
+"""Channels into and out of a generator's widest 3x3 convolution from which on `mnn` is the faster one (docs/adr/0007)."""
+
+
+def candidates(
+    device: str | None = None, *, precision: str = "auto", model: tuple[Path, ModelSpec] | None = None
+) -> Iterator[tuple[str, str]]:
     """Backends for a device that seem to run on this machine, the fastest first, each with the reason, in words.
 
-    A device of CUDA (`cuda`, `cuda:1`) leaves out what has no NVIDIA GPU, `cpu` what needs a GPU.
+    A device of CUDA (`cuda`, `cuda:1`) leaves out what has no NVIDIA GPU, `cpu` what needs a GPU; a model (its
+    folder and descriptor) what cannot run it, or not as fast.
     """
     kind = (device or "").lower().partition(":")[0]
     if kind == "cpu":
-        yield from _on_cpu("for the CPU", precision)
+        yield from _on_cpu("for the CPU", precision, model)
         return
     refusal = "another device was asked for" if kind == "mps" else _why_not_tensorrt()
     if refusal is None:
@@ -164,14 +171,14 @@ def candidates(device: str | None = None, *, precision: str = "auto") -> Iterato
         elif torch.backends.mps.is_available() and kind != "cuda":
             yield "torch", "Apple GPU"
     if not kind:
-        yield from _on_cpu(f"no torch with a CUDA or Apple GPU{behind}", precision)
+        yield from _on_cpu(f"no torch with a CUDA or Apple GPU{behind}", precision, model)
     elif kind not in ("cuda", "mps"):
         yield "openvino", f"no torch with a CUDA or Apple GPU{behind}"
 
 
-def _on_cpu(reason: str, precision: str) -> Iterator[tuple[str, str]]:
+def _on_cpu(reason: str, precision: str, model: tuple[Path, ModelSpec] | None) -> Iterator[tuple[str, str]]:
     """The backends of the CPU."""
-    refusal = _why_not_mnn(precision)
+    refusal = _why_not_mnn(precision) or (_why_not_by_mnn(*model) if model else None)
     if refusal is None:
         yield "mnn", f"{reason}; the CPU has no arithmetic in bf16"
     yield "openvino", f"{reason}; not mnn: {refusal}" if refusal else reason
@@ -216,6 +223,15 @@ def _why_not_mnn(precision: str) -> str | None:
     return None
 
 
+def _why_not_by_mnn(folder: Path, spec: ModelSpec) -> str | None:
+    """Why `mnn` is not the fastest for this model; None if it is."""
+    if not (folder / "generator.safetensors").is_file():
+        return "the model has no generator.safetensors"
+    if max(min(op.cin, op.cout) for op in spec.program.ops if op.kind == "conv" and op.kernel == 3) < WIDE:
+        return f"the model is narrower than {WIDE} channels"
+    return None
+
+
 @cache
 def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies matrices in bfloat16, which OpenVINO makes use of."""
@@ -255,9 +271,8 @@ class _Auto:
 
     def __enter__(self) -> Backend:
         failed: tuple[str, EngineError] | None = None
-        for name, reason in candidates(self._options.device, precision=self._options.precision):
-            if name == "mnn" and not (self._folder / "generator.safetensors").is_file():
-                continue  # imported as an ONNX pair: there are no weights to build its graphs from
+        options, model = self._options, (self._folder, self._spec)
+        for name, reason in candidates(options.device, precision=options.precision, model=model):
             if failed is not None:
                 log.warning("backend %s does not work here: %s. Going on with %s", *failed, name)
             backend = BACKENDS[name](self._folder, self._spec, self._options)

@@ -23,6 +23,7 @@ from engine.mnn_graph import block_graphs, from_blocks, to_blocks
 from engine.spec import ModelSpec, look_weights
 
 NATIVE = BackendOptions(threads=1)
+SHIPPED = Path(__file__).parents[2] / "stylize" / "models"
 
 
 def opened(folder: Path) -> MnnBackend:
@@ -168,6 +169,12 @@ def test_a_run_that_fails(models: dict[str, Path], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
+def old_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(base, "cpu_has_bf16", lambda: False)
+
+
+@pytest.fixture
 def onnx_pair(models: dict[str, Path], tmp_path: Path) -> Path:
     """A model folder that was imported as its ONNX pair."""
     shutil.copytree(models["light"], tmp_path / "pair")
@@ -175,21 +182,19 @@ def onnx_pair(models: dict[str, Path], tmp_path: Path) -> Path:
     return tmp_path / "pair"
 
 
-def test_without_the_weights(onnx_pair: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.usefixtures("old_cpu")
+def test_without_the_weights(
+    onnx_pair: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ModelError, match=r"generator\.safetensors is missing: .*--backend openvino"):
         opened(onnx_pair).__enter__()
+    monkeypatch.setattr(base, "WIDE", 8)
     with open_backend(onnx_pair, options=BackendOptions(device="cpu", threads=1)) as running:
         assert running.name == "openvino"
     assert "does not work here" not in caplog.text
 
 
 # --- what auto does on a CPU
-
-
-@pytest.fixture
-def old_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(base, "cpu_has_bf16", lambda: False)
 
 
 def names(**options: str) -> list[str]:
@@ -202,6 +207,22 @@ def test_mnn_comes_first_where_it_is_the_fastest(monkeypatch: pytest.MonkeyPatch
     assert names(precision="bf16") == ["openvino"]
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert names() == ["openvino"]
+
+
+@pytest.mark.usefixtures("old_cpu")
+def test_narrow_models_are_left_to_openvino(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    options = BackendOptions(device="cpu", threads=1)
+    for width, kinds in ((32, {"skip": "mnn", "light": "openvino"}), (33, {"skip": "openvino"})):
+        monkeypatch.setattr(base, "WIDE", width)
+        for kind, expected in kinds.items():
+            with open_backend(models[kind], options=options) as running:
+                assert running.name == expected
+    shipped = {name: ModelSpec.load(SHIPPED / name) for name in ("full", "light")}
+    monkeypatch.undo()
+    assert {name: base._why_not_by_mnn(SHIPPED / name, spec) for name, spec in shipped.items()} == {
+        "full": None,
+        "light": "the model is narrower than 64 channels",
+    }
 
 
 @pytest.mark.usefixtures("old_cpu")
