@@ -144,7 +144,7 @@ CPU_BACKENDS = ("mnn", "openvino")
 
 
 WIDE = 64
-"""Channels into and out of a generator's widest 3x3 convolution from which on `mnn` is the faster one (docs/adr/0007)."""
+"""Channels into and out of a generator's widest 3x3 convolution from which on `mnn` is faster (docs/adr/0007)."""
 
 
 def candidates(
