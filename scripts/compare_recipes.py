@@ -40,7 +40,7 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
         {"architecture": "resnet9-skip", "steps": 0, "lambda_cycle": 0.0, "views": False, "batch": 2},
     ),
     "light": (
-        "the small generator, the same way: what ships as light",
+        "the small generator (40 channels), the same way",
         {"architecture": "light", "ngf": 40, "n_blocks": 6, "steps": 0, "lambda_cycle": 0.0, "batch": 3,
          "warmup_lr": 6e-4},
     ),
