@@ -125,7 +125,7 @@ class MnnBackend:
 
                     _tools.mnnconvert([*arguments, "--bizCode", "firewatch"])
                 if not target.is_file() or not target.stat().st_size:
-                    raise BackendError(f"MNN cannot convert the {name} graph of {self.spec.name}: use openvino")
+                    raise BackendError(f"MNN cannot convert the {name} graph of {self.spec.name}: --backend openvino")
                 self._models[name] = target.read_bytes()
 
     def _run(self, graph: str, images: Tiles, vectors: dict[str, F32], wanted: tuple[str, ...]) -> list[Any]:

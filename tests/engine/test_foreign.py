@@ -119,7 +119,7 @@ def test_backends_agree_and_tiles_fit_together(tmp_path, rng, kind):
     spec = import_model(tmp_path / f"net.{kind}", tmp_path / "m", name="m").spec
     image = rng.integers(0, 256, (1, 256, 256, 3)).astype(np.uint8)
     results = {}
-    for name in ("openvino", "torch"):
+    for name in ("openvino", "torch", "mnn"):
         with open_backend(tmp_path / "m", name=name, options=BackendOptions(precision="fp32")) as backend:
             statistics = backend.probe(image, look_weights(spec, "auto"))
             results[name] = backend.render(image, statistics)
@@ -129,6 +129,7 @@ def test_backends_agree_and_tiles_fit_together(tmp_path, rng, kind):
             inner = np.abs(part[:, r:, r:].astype(int) - results[name][:, 64 + r :, 64 + r :]).max()
             assert inner <= 1, "a tile differs from the whole picture beyond the receptive field"
     assert psnr(results["openvino"], results["torch"]) > 55
+    assert psnr(results["mnn"], results["torch"]) > 50
 
 
 def test_wrapped_and_prefixed_state_dicts_are_found(tmp_path):
