@@ -147,12 +147,12 @@ def _mnn() -> Iterator[Check]:
 
     version = _version("mnn")
     better = cpu_has_bf16()
-    usual = "OpenVINO is the faster one on this CPU" if better else "this CPU's usual backend"
+    usual = "OpenVINO is the faster one on this CPU" if better else "faster here for wide generators such as full"
     yield Check(
         group="MNN",
         name="MNN",
         status="ok" if version or better else "missing",
-        detail=f"{version}, {usual}" if version else f"not installed: {usual if better else 'faster on this CPU'}",
+        detail=f"{version or 'not installed'}: {usual}",
         fix="" if version or better else f"pip install '{PACKAGE}[cpu]'",
     )
 
