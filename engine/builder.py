@@ -17,7 +17,7 @@ from engine import tensorrt_api
 from engine.backends.base import BackendOptions, open_backend
 from engine.backends.cuda import CudaDevice
 from engine.compare import psnr
-from engine.errors import BuildCancelled, ModelError, OutOfMemoryError, PlanError
+from engine.errors import BuildCancelled, OutOfMemoryError, PlanError
 from engine.plan import BARS, GRAPHS, PlanCache, PlanConfig, PlanRecord, ShapeProfile
 from engine.spec import ModelSpec, look_weights, sha256
 from engine.tensorrt_api import Machine
@@ -32,15 +32,9 @@ Progress = Callable[[str, int, int], None]
 
 def onnx_graphs(folder: Path, spec: ModelSpec, precision: str) -> dict[str, bytes]:
     """The ONNX graphs of a model in a precision, serialized; their feature maps' type is asserted."""
-    from engine.export import assert_precision, probe_graph, read_checkpoint, render_graph
+    from engine.export import assert_precision, model_weights, probe_graph, render_graph
 
-    checkpoint = folder / "generator.safetensors"
-    if not checkpoint.is_file():
-        raise ModelError(
-            f"{checkpoint} is missing: TensorRT plans are built from the weights; "
-            "import the checkpoint instead of its ONNX pair, or use --backend openvino"
-        )
-    weights, _ = read_checkpoint(checkpoint)
+    weights = model_weights(folder, "TensorRT plans are built")
     graphs = {
         "probe": probe_graph(spec, weights, precision=precision),
         "render": render_graph(spec, weights, precision=precision),

@@ -32,6 +32,7 @@ __all__ = [
     "assert_precision",
     "block_first",
     "export_model",
+    "model_weights",
     "probe_graph",
     "read_checkpoint",
     "render_graph",
@@ -69,6 +70,17 @@ def read_checkpoint(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, 
             found = weights[name].shape if name in weights else "nothing"
             raise ModelError(f"{path} does not fit its config: {name} should be {shape}, found {found}")
     return weights, config
+
+
+def model_weights(folder: Path, purpose: str) -> Weights:
+    """Weights of a model folder; ModelError, with the purpose, for a model that came as its ONNX pair alone."""
+    checkpoint = folder / "generator.safetensors"
+    if not checkpoint.is_file():
+        raise ModelError(
+            f"{checkpoint} is missing: {purpose} from the weights; "
+            "import the checkpoint instead of its ONNX pair, or use --backend openvino"
+        )
+    return read_checkpoint(checkpoint)[0]
 
 
 def export_model(checkpoint: Path, folder: Path, *, name: str | None = None, default_look: str = "") -> ModelSpec:

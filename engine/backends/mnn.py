@@ -8,7 +8,6 @@ import platform
 import sys
 import tempfile
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +15,15 @@ from types import TracebackType
 from typing import Any
 
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
-from engine.errors import BackendError, ModelError
+from engine.backends.kept import KeptShapes
+from engine.errors import BackendError
 from engine.mnn_graph import from_blocks, to_blocks
 from engine.spec import F32, ModelSpec, NormStatistics
 
 __all__ = ["MnnBackend"]
 
-KEPT_SHAPES = 4
-"""Prepared shapes kept at once: a frame, its edge tiles, and the probe's view."""
+INPUTS = {"probe": ("view", "look"), "render": ("tiles", "scale", "shift")}
+"""Inputs of the graphs, the picture first."""
 
 RESIZE_LATER = 7
 """`Session_Resize_Defer` of MNN's `Interpreter::SessionMode`, which its Python has no name for.
@@ -52,7 +52,7 @@ class MnnBackend:
         self.folder, self.spec, self.options = folder, spec, options
         self._models: dict[str, bytes] = {}
         self._blocks = (1, 1)
-        self._sessions: OrderedDict[tuple[Any, ...], _Session] = OrderedDict()
+        self._sessions: KeptShapes[_Session] = KeptShapes()
 
     def __enter__(self) -> Backend:
         if self.options.precision not in ("auto", "fp32"):
@@ -102,16 +102,10 @@ class MnnBackend:
 
     def _convert(self) -> None:
         """Write both graphs in MNN's format."""
-        from engine.export import read_checkpoint
+        from engine.export import model_weights
         from engine.mnn_graph import block_graphs
 
-        checkpoint = self.folder / "generator.safetensors"
-        if not checkpoint.is_file():
-            raise ModelError(
-                f"{checkpoint} is missing: the backend mnn builds its graphs from the weights; "
-                "import the checkpoint instead of its ONNX pair, or use --backend openvino"
-            )
-        weights, _ = read_checkpoint(checkpoint)
+        weights = model_weights(self.folder, "the backend mnn builds its graphs")
         graphs = block_graphs(self.spec, weights)
         self._blocks = graphs.first, graphs.last
         with _work_folder() as work:
@@ -128,37 +122,27 @@ class MnnBackend:
                     raise BackendError(f"MNN cannot convert the {name} graph of {self.spec.name}: --backend openvino")
                 self._models[name] = target.read_bytes()
 
-    def _run(self, graph: str, images: Tiles, vectors: dict[str, F32], wanted: tuple[str, ...]) -> list[Any]:
+    def _run(self, graph: str, images: Tiles, vectors: dict[str, Any], wanted: tuple[str, ...]) -> list[Any]:
         """Outputs of a graph: views of MNN's own memory, good until the next call."""
         session = self._session(graph, images.shape)
-        session.inputs["view" if graph == "probe" else "tiles"][...] = to_blocks(images, self._blocks[0])
-        for name, values in vectors.items():
+        for name, values in {INPUTS[graph][0]: to_blocks(images, self._blocks[0]), **vectors}.items():
             session.inputs[name][...] = values
         session.run()
         return [session.output(name) for name in wanted]
 
     def _session(self, graph: str, shape: tuple[int, ...]) -> _Session:
-        key = (graph, *shape)
-        if key in self._sessions:
-            self._sessions.move_to_end(key)
-            return self._sessions[key]
-        while len(self._sessions) >= KEPT_SHAPES:
-            self._sessions.popitem(last=False)  # its buffers are freed before the next are taken
         n, height, width, channels = shape
         side = self._blocks[0]
         blocks = (n, height // side, width // side, channels * side**2)
-        name = "view" if graph == "probe" else "tiles"
-        vectors = ("look",) if graph == "probe" else ("scale", "shift")
-        self._sessions[key] = _Session(self._models[graph], self._threads, name, blocks, vectors)
-        return self._sessions[key]
+        return self._sessions.get_or_make(
+            (graph, *shape), lambda: _Session(self._models[graph], self._threads, INPUTS[graph], blocks)
+        )
 
 
 class _Session:
     """One graph prepared for one shape."""
 
-    def __init__(
-        self, model: bytes, threads: int, image: str, shape: tuple[int, ...], vectors: tuple[str, ...]
-    ) -> None:
+    def __init__(self, model: bytes, threads: int, names: tuple[str, ...], shape: tuple[int, ...]) -> None:
         import MNN
 
         with _work_folder() as work:
@@ -168,9 +152,9 @@ class _Session:
         self._interpreter.setSessionMode(RESIZE_LATER)
         # Any precision but the usual one is announced on standard output; on a CPU like these it is float32.
         self._session: Any = self._interpreter.createSession({"numThread": threads})
-        self._interpreter.resizeTensor(self._interpreter.getSessionInput(self._session, image), shape)
+        self._interpreter.resizeTensor(self._interpreter.getSessionInput(self._session, names[0]), shape)
         self._interpreter.resizeSession(self._session)
-        self._tensors = {name: self._interpreter.getSessionInput(self._session, name) for name in (image, *vectors)}
+        self._tensors = {name: self._interpreter.getSessionInput(self._session, name) for name in names}
         self.inputs = {name: tensor.getNumpyData() for name, tensor in self._tensors.items()}
         """Where each input is written."""
 

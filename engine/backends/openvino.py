@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
+from engine.backends.kept import KeptShapes
 from engine.errors import BackendError, ModelError, OutOfMemoryError
 from engine.spec import F32, ModelSpec, NormStatistics
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     import openvino as ov
 
 __all__ = ["OpenVinoBackend"]
-
-KEPT_SHAPES = 4
-"""Compiled shapes kept at once: a frame, its edge tiles, and the probe's view."""
 
 
 class OpenVinoBackend:
@@ -41,7 +38,7 @@ class OpenVinoBackend:
         self.device = (options.device or "CPU").upper()
         self._core: Any = None
         self._models: dict[str, ov.Model] = {}
-        self._requests: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._requests: KeptShapes[Any] = KeptShapes()
 
     def __enter__(self) -> Backend:
         try:
@@ -102,16 +99,12 @@ class OpenVinoBackend:
         return list(results.values())
 
     def _request(self, graph: str, shape: tuple[int, ...]) -> Any:
-        key = (graph, *shape)
-        if key in self._requests:
-            self._requests.move_to_end(key)
-            return self._requests[key]
-        while len(self._requests) >= KEPT_SHAPES:
-            self._requests.popitem(last=False)  # its buffers are freed before the next are taken
+        return self._requests.get_or_make((graph, *shape), lambda: self._compiled(graph, shape))
+
+    def _compiled(self, graph: str, shape: tuple[int, ...]) -> Any:
         model = self._models[graph].clone()
         model.reshape({"view" if graph == "probe" else "tiles": list(shape)})
-        self._requests[key] = self._core.compile_model(model, self.device, self._properties()).create_infer_request()
-        return self._requests[key]
+        return self._core.compile_model(model, self.device, self._properties()).create_infer_request()
 
     def _properties(self) -> dict[str, Any]:
         # One frame at a time over all cores: tiles are large enough to keep them busy.

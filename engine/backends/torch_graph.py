@@ -6,9 +6,10 @@ A frame is some hundred small launches; replayed as one graph, the GPU no longer
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from engine.backends.kept import KeptShapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["GraphCache"]
 
 Compute = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
-
-KEPT = 4
-"""Shapes kept at once: a frame, its edge tiles, another size of video."""
 
 WARM_UP = 3
 """Runs before recording, in which cuDNN chooses its kernels and memory is taken."""
@@ -37,17 +35,12 @@ class GraphCache:
 
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
-        self._recorded: OrderedDict[tuple[int, ...], tuple[Any, tuple[Tensor, ...], Tensor]] = OrderedDict()
+        self._recorded: KeptShapes[tuple[Any, tuple[Tensor, ...], Tensor]] = KeptShapes()
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The result; it is overwritten by the next call with the same shape."""
         key = tuple(inputs[0].shape)
-        if key not in self._recorded:
-            while len(self._recorded) >= KEPT:
-                self._recorded.popitem(last=False)  # its memory is free before the next is taken
-            self._recorded[key] = self._record(inputs)
-        self._recorded.move_to_end(key)
-        graph, places, result = self._recorded[key]
+        graph, places, result = self._recorded.get_or_make(key, lambda: self._record(inputs))
         for place, value in zip(places, inputs, strict=True):
             place.copy_(value)
         graph.replay()

@@ -332,7 +332,8 @@ def test_recorded_graphs_are_kept_by_shape(monkeypatch: pytest.MonkeyPatch) -> N
     """The bookkeeping of CUDA graphs, with the recording itself replaced."""
     import torch
 
-    from engine.backends.torch_graph import KEPT, GraphCache
+    from engine.backends.kept import KEPT_SHAPES as KEPT
+    from engine.backends.torch_graph import GraphCache
 
     class Replay:
         def __init__(self, work: Callable[[], None]) -> None:

@@ -16,7 +16,8 @@ from engine_models import CONFIGS, landscape
 
 from engine.backends import base
 from engine.backends.base import BackendOptions, candidates, open_backend
-from engine.backends.mnn import KEPT_SHAPES, MnnBackend
+from engine.backends.kept import KEPT_SHAPES
+from engine.backends.mnn import MnnBackend
 from engine.errors import BackendError, ModelError
 from engine.export import read_checkpoint
 from engine.mnn_graph import block_graphs, from_blocks, to_blocks
