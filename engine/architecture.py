@@ -101,7 +101,7 @@ class Program:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Program:
-        """The program of a generator config (`training.networks.GeneratorConfig.to_dict`).
+        """The program of a generator config (`training.generator.networks.GeneratorConfig.to_dict`).
 
         Raises ModelError for an architecture that this version does not know.
         """
@@ -111,7 +111,7 @@ class Program:
         if architecture == "light":
             return _light(int(config["ngf"]), int(config["n_blocks"]))
         if architecture == "cyclegan":
-            from engine.foreign_program import foreign_program
+            from engine.cyclegan import foreign_program
 
             return foreign_program(config)
         return _resnet(

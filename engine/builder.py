@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine import tensorrt_api
 from engine.backends.base import BackendOptions, open_backend
-from engine.backends.cuda import CudaDevice
-from engine.compare import psnr
 from engine.errors import BuildCancelled, OutOfMemoryError, PlanError
-from engine.plan import BARS, GRAPHS, PlanCache, PlanConfig, PlanRecord, ShapeProfile
+from engine.metrics import psnr
 from engine.spec import ModelSpec, look_weights, sha256
-from engine.tensorrt_api import Machine
+from engine.trt import api as tensorrt_api
+from engine.trt.api import Machine
+from engine.trt.cuda import CudaDevice
+from engine.trt.plan import BARS, GRAPHS, PlanCache, PlanConfig, PlanRecord, ShapeProfile
 
 __all__ = ["Builder", "Progress", "graph_hashes", "onnx_graphs", "reference_picture"]
 

@@ -1,6 +1,6 @@
 """Tiles as the engine sees them: a part of a frame to render, and the part of it that is kept.
 
-Where tiles lie is not decided here; `stylize.tiling.TilePlan.tiles` are windows.
+Where tiles lie is not decided here; `engine.tiling.TilePlan.tiles` are windows.
 """
 
 from __future__ import annotations

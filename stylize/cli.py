@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from stylize import __version__
-from stylize.config_file import CONFIGURED, PROGRAM, load_defaults, show_environment
+from stylize.commands.config_file import CONFIGURED, PROGRAM, load_defaults, show_environment
 
 __all__ = ["main", "stylize"]
 

@@ -1,6 +1,6 @@
 """The map of the program: picture -> working size -> statistics -> tiles -> render -> mix -> picture.
 
-`Stylizer` does this for one picture; `stylize.video_frames` for a stream of frames, with statistics that
+`Stylizer` does this for one picture; `stylize.video.stylizer` for a stream of frames, with statistics that
 are smoothed over time.  Reading and writing files is done elsewhere (`stylize.media`).
 """
 
@@ -25,19 +25,19 @@ import numpy as np
 from engine.backends.base import CPU_BACKENDS, Backend, BackendOptions, open_backend
 from engine.backends.frames import FrameRenderer, Rendering
 from engine.errors import PlanError
+from engine.memory import default_tile
+from engine.model_store import find_model
 from engine.spec import F32, ModelSpec, NormStatistics, look_weights
-from stylize.flow import FlowFilter
+from engine.tiling import TilePlan
 from stylize.frame import Frame, FrameTransform, Image
-from stylize.memory import default_tile
 from stylize.model_choice import AUTO, choose_model, usual_backend
-from stylize.model_store import find_model
 from stylize.settings import BASE_SIDE, StyleSettings
-from stylize.tiling import TilePlan
-from stylize.video_frames import NOTHING, VideoStylizer
+from stylize.video.flow import FlowFilter
+from stylize.video.stylizer import NOTHING, VideoStylizer
 
 if TYPE_CHECKING:
-    from stylize.media.video_probe import VideoInfo
-    from stylize.video_job import VideoReport
+    from stylize.media.video.probe import VideoInfo
+    from stylize.video.job import VideoReport
 
 __all__ = ["Stylizer", "Stylizing"]
 
@@ -172,14 +172,14 @@ class Stylizer:
         return self.render(image, self.probe(image))
 
     def video(self, source: Path | str, target: Path | str, **settings: Any) -> VideoReport:
-        """Stylize a video file; `settings` are those of `stylize.media.video_settings.VideoSettings`.
+        """Stylize a video file; `settings` are those of `stylize.media.video.settings.VideoSettings`.
 
         Raises StylizeError when the source cannot be read or the target not be written; an interrupted
         call goes on where it stopped when it is made again.
         """
-        from stylize.media.video_probe import probe_video
-        from stylize.media.video_settings import VideoSettings
-        from stylize.video_job import stylize_video
+        from stylize.media.video.probe import probe_video
+        from stylize.media.video.settings import VideoSettings
+        from stylize.video.job import stylize_video
 
         wanted = VideoSettings(**settings)
         transform = self.transform_for(probe_video(Path(source)), wanted.fps)
@@ -187,8 +187,8 @@ class Stylizer:
 
     def frames(self, source: Path | str) -> Iterator[Frame]:
         """Stylized frames of a video file, in order, each with its presentation time."""
-        from stylize.media.video_probe import probe_video
-        from stylize.media.video_source import VideoSource
+        from stylize.media.video.probe import probe_video
+        from stylize.media.video.source import VideoSource
 
         info = probe_video(Path(source))
         with VideoSource(info) as frames:

@@ -90,8 +90,8 @@ def command_for(source: Path, settings: StyleSettings, *, video: bool, model: st
 
 def video_pictures(path: Path, count: int, at: Sequence[Fraction]) -> list[Picture]:
     """Frames of a video: at the times given, else one for each of its scenes."""
-    from stylize.frame_choice import choose_times, frame_at
-    from stylize.media.video_probe import probe_video
+    from stylize.media.video.probe import probe_video
+    from stylize.video.frame_choice import choose_times, frame_at
 
     info = probe_video(path)
     pictures = []

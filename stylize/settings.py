@@ -47,7 +47,7 @@ class StyleSettings:
     """Video: seconds before and after a frame over which its statistics are averaged; 0: none."""
 
     stabilize: float = 0.0
-    """Video: weight 0..1 of the flow-guided filter (`stylize.flow`), against flicker that smoothing leaves."""
+    """Video: weight 0..1 of the flow-guided filter (`stylize.video.flow`), against flicker that smoothing leaves."""
 
     def __post_init__(self) -> None:
         for name in ("strength", "keep_color", "stabilize"):

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import torch
 
-from training.image_io import image_files, read_rgb, write_rgb
-from training.networks import build_generator
-from training.pseudo_pairs import U8
+from training.data.image_io import image_files, read_rgb, write_rgb
+from training.data.pseudo_pairs import U8
+from training.generator.networks import build_generator
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

@@ -54,7 +54,7 @@ class BackendOptions:
     threads: int = 0
     """CPU threads; 0: all."""
     cache: Path | None = None
-    """Folder for compiled models; None: none are kept, and TensorRT plans go to `engine.plan.default_cache`."""
+    """Folder for compiled models; None: none are kept, and TensorRT plans go to `engine.trt.plan.default_cache`."""
     plan: Path | None = None
     """Plan folder for `tensorrt`; None: one that fits is taken from the cache, or built."""
     graph: bool = True
@@ -252,8 +252,8 @@ def _why_not_tensorrt() -> str | None:
     for package in ("tensorrt", "pycuda"):
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
-    from engine import tensorrt_api
-    from engine.backends.cuda import device_count
+    from engine.trt import api as tensorrt_api
+    from engine.trt.cuda import device_count
 
     try:
         tensorrt_api.load()

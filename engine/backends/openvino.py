@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
-from engine.backends.kept import KeptShapes
+from engine.backends.shape_cache import KeptShapes
 from engine.errors import BackendError, ModelError, OutOfMemoryError
 from engine.spec import F32, ModelSpec, NormStatistics
 

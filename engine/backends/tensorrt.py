@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine import tensorrt_api
 from engine.backends.base import BackendOptions, Tiles, check_statistics, check_tiles
-from engine.backends.cuda import CudaDevice, Stream, copy_rectangle
 from engine.errors import BackendError, OutOfMemoryError, PlanError
-from engine.plan import GRAPHS, PlanCache, PlanRecord, Shape, ShapeProfile
 from engine.spec import F32, ModelSpec, NormStatistics
+from engine.trt import api as tensorrt_api
+from engine.trt.cuda import CudaDevice, Stream, copy_rectangle
+from engine.trt.plan import GRAPHS, PlanCache, PlanRecord, Shape, ShapeProfile
 from engine.windows import Window, batches
 
 __all__ = ["TensorRtBackend"]
@@ -223,7 +223,7 @@ class TensorRtBackend:
 
     def _find_plan(self) -> tuple[Path, PlanRecord]:
         from engine.builder import Builder, graph_hashes, onnx_graphs
-        from engine.plan import PlanConfig
+        from engine.trt.plan import PlanConfig
 
         machine = tensorrt_api.machine(self._device)
         precision = "fp16" if self.options.precision == "auto" else self.options.precision

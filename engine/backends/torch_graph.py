@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from engine.backends.kept import KeptShapes
+from engine.backends.shape_cache import KeptShapes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,12 +22,12 @@ from stylize.commands.options import (
     stop_on_terminate,
     style_options,
 )
-from stylize.progress import progress_bar
+from stylize.commands.progress import progress_bar
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
-    from stylize.folder_plan import FolderPlan
-    from stylize.folder_report import FolderReport, PhotoReport, Progress
+    from stylize.photos.dry_run import FolderPlan
+    from stylize.photos.report import FolderReport, PhotoReport, Progress
     from stylize.sharding import Shard
 
 __all__ = ["folder"]
@@ -91,11 +91,11 @@ def folder(
     stylize folder ./photos
     stylize folder ./photos -o ./firewatch --look violet --format jpeg
     """
-    from stylize.cluster import open_pool
-    from stylize.cluster_folder import stylize_folder_on_cluster
-    from stylize.folder_job import stylize_folder
-    from stylize.folder_plan import plan_folder
-    from stylize.media.image_settings import ImageSettings
+    from stylize.distributed.photos import stylize_folder_on_cluster
+    from stylize.distributed.pool import open_pool
+    from stylize.media.image.settings import ImageSettings
+    from stylize.photos.dry_run import plan_folder
+    from stylize.photos.job import stylize_folder
 
     settings = settings_or_usage(ImageSettings, format=format_, metadata=not strip_metadata, **values)
     chosen = asdict(style)
@@ -149,7 +149,7 @@ def _run(ctx: click.Context) -> Iterator[tuple[threading.Event, Progress]]:
 
 def _write_page(path: Path, result: FolderReport, settings: dict[str, Any], quiet: bool) -> None:
     """The report as a page."""
-    from stylize.report import folder_entries, write_report
+    from stylize.html_report import folder_entries, write_report
 
     write_report(path, f"Photos of {result.source}", folder_entries(result), settings, seconds=result.seconds)
     if not quiet:
@@ -158,7 +158,7 @@ def _write_page(path: Path, result: FolderReport, settings: dict[str, Any], quie
 
 def _show_plan(plan: FolderPlan) -> None:
     """One line per photo, and the totals."""
-    from stylize.media.image_settings import shown
+    from stylize.media.image.settings import shown
 
     for photo in plan.photos:
         click.echo(f"{shown(photo.source)} -> {shown(photo.target)}")
@@ -172,7 +172,7 @@ def _show_plan(plan: FolderPlan) -> None:
 
 def _summary(report: FolderReport, quiet: bool) -> None:
     """What became of the photos, in a few lines."""
-    from stylize.media.image_settings import shown
+    from stylize.media.image.settings import shown
 
     for photo in report.photos if not quiet else ():
         for note in photo.notes:

@@ -148,7 +148,7 @@ def settings_or_usage(kind: Callable[..., T], **values: Any) -> T:
 
 
 def _ray_address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    from stylize.cluster import check_address
+    from stylize.distributed.pool import check_address
 
     return None if value is None else settings_or_usage(check_address, address=value)
 

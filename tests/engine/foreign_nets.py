@@ -1,4 +1,4 @@
-"""Generators as other programs build and save them, with random weights; independent of `engine.foreign_net`."""
+"""Generators as other programs build and save them, with random weights; independent of `engine.importers.net`."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from engine_models import CONFIGS, landscape, make_model
 
 from engine.backends.base import BACKENDS, Backend, BackendOptions, choose_backend, open_backend
 from engine.backends.frames import render_frames
-from engine.compare import psnr
 from engine.errors import BackendError, ModelError, OutOfMemoryError
+from engine.metrics import psnr
 from engine.spec import ModelSpec, look_weights
-from stylize.tiling import TilePlan
+from engine.tiling import TilePlan
 
 Opener = Callable[[str], Backend]
 
@@ -332,7 +332,7 @@ def test_recorded_graphs_are_kept_by_shape(monkeypatch: pytest.MonkeyPatch) -> N
     """The bookkeeping of CUDA graphs, with the recording itself replaced."""
     import torch
 
-    from engine.backends.kept import KEPT_SHAPES as KEPT
+    from engine.backends.shape_cache import KEPT_SHAPES as KEPT
     from engine.backends.torch_graph import GraphCache
 
     class Replay:

@@ -28,10 +28,10 @@ from filelock import FileLock
 from engine.backends.base import BackendOptions
 from engine.backends.tensorrt import TensorRtBackend
 from engine.builder import Builder
-from engine.inspect_plan import layers_of
-from engine.plan import PlanCache, PlanConfig, ShapeProfile
 from engine.spec import ModelSpec, look_weights
-from stylize.tiling import TilePlan
+from engine.tiling import TilePlan
+from engine.trt.inspect import layers_of
+from engine.trt.plan import PlanCache, PlanConfig, ShapeProfile
 
 WHEELS = {
     "10.9": "tensorrt-cu12-bindings==10.9.*",
@@ -172,7 +172,8 @@ def tensorrt_uses() -> Iterator[Use]:
 
 def test_overridden_methods(bindings: dict[str, Any]) -> None:
     """What TensorRT calls in us: the names and order of the arguments."""
-    from engine import builder, tensorrt_api
+    from engine import builder
+    from engine.trt import api as tensorrt_api
 
     sources = inspect.getsource(builder) + inspect.getsource(tensorrt_api)
     for owner, names in {

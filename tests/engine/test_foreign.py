@@ -11,11 +11,11 @@ from engine_models import make_model
 from foreign_nets import keras_arrays, keras_forward, keras_generator, random_generator, save_keras, save_keras3
 
 from engine.backends.base import BackendOptions, open_backend
-from engine.compare import psnr
 from engine.errors import ModelError
-from engine.foreign import TOLERANCE, check_picture, float_error, import_model
-from engine.foreign_net import evaluate
-from engine.foreign_torch import read_torch
+from engine.importers.check import TOLERANCE, check_picture, float_error, import_model
+from engine.importers.net import evaluate
+from engine.importers.torch import read_torch
+from engine.metrics import psnr
 from engine.spec import ModelSpec, look_weights
 
 
@@ -80,7 +80,7 @@ def test_cyclegan_keras_comes_out_the_same(tmp_path, rng, depth, resize, version
     view = check_picture()
     x = torch.from_numpy(view.astype(np.float64)).permute(2, 0, 1)[None] / 127.5 - 1
     expected = keras_forward(layers, x, **kinds)[0].permute(1, 2, 0).numpy()
-    from engine.foreign_keras import read_keras
+    from engine.importers.keras import read_keras
 
     read = read_keras(path)
     assert float_error(read.config("auto"), read.weights(), view, expected) < TOLERANCE
@@ -102,7 +102,7 @@ def test_what_keras_3_itself_writes_comes_out_the_same(tmp_path, norm):
     net.save_weights(tmp_path / "generator.weights.h5")
     view = check_picture()
     expected = net(view[None].astype(np.float32) / 127.5 - 1).numpy()[0]
-    from engine.foreign_keras import read_keras
+    from engine.importers.keras import read_keras
 
     read = read_keras(tmp_path / "generator.weights.h5")
     assert float_error(read.config("auto"), read.weights(), view, expected) < TOLERANCE

@@ -1,7 +1,7 @@
 """Checkpoints of TensorFlow programs: what is read from them does what TensorFlow computes with their layers.
 
 The generators are written down here a second time, with TensorFlow's own functions and the original
-variables' names, in float64; `engine.foreign_net` has no part in that.
+variables' names, in float64; `engine.importers.net` has no part in that.
 """
 
 import os
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from engine.errors import ModelError
-from engine.foreign import TOLERANCE, check_picture, float_error, import_model
-from engine.foreign_net import evaluate
-from engine.foreign_tensorflow import checkpoint_prefix, net_of_variables
+from engine.importers.check import TOLERANCE, check_picture, float_error, import_model
+from engine.importers.net import evaluate
+from engine.importers.tensorflow import checkpoint_prefix, net_of_variables
 
 BLOCKS, NGF = 3, 8
 

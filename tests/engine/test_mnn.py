@@ -16,15 +16,15 @@ from engine_models import CONFIGS, landscape
 
 from engine.backends import base
 from engine.backends.base import BackendOptions, candidates, open_backend
-from engine.backends.kept import KEPT_SHAPES
 from engine.backends.mnn import MnnBackend
+from engine.backends.mnn_graph import block_graphs, from_blocks, to_blocks
+from engine.backends.shape_cache import KEPT_SHAPES
 from engine.errors import BackendError, ModelError
 from engine.export import read_checkpoint
-from engine.mnn_graph import block_graphs, from_blocks, to_blocks
 from engine.spec import ModelSpec, look_weights
 
 NATIVE = BackendOptions(threads=1)
-SHIPPED = Path(__file__).parents[2] / "stylize" / "models"
+SHIPPED = Path(__file__).parents[2] / "engine" / "models"
 
 
 def opened(folder: Path) -> MnnBackend:

@@ -17,7 +17,7 @@ import pytest
 from test_bindings import CACHE, fetch
 
 ENGINE = Path(__file__).parents[2] / "engine"
-MODULE = ENGINE / "backends" / "cuda.py"
+MODULE = ENGINE / "trt" / "cuda.py"
 
 
 @pytest.fixture(scope="session")

@@ -16,14 +16,14 @@ from engine.backends.base import BackendOptions
 from engine.backends.frames import render_frames
 from engine.backends.tensorrt import TensorRtBackend
 from engine.builder import Builder
-from engine.compare import psnr
 from engine.errors import PlanError
-from engine.inspect_plan import layers_of
-from engine.plan import BARS, PlanCache, PlanConfig, PlanRecord, ShapeProfile
+from engine.metrics import psnr
 from engine.spec import ModelSpec, look_weights
+from engine.tiling import TilePlan
+from engine.trt.inspect import layers_of
+from engine.trt.plan import BARS, PlanCache, PlanConfig, PlanRecord, ShapeProfile
 from stylize.frame import Frame
 from stylize.pipeline import Stylizer
-from stylize.tiling import TilePlan
 
 SIDE = 256
 

@@ -17,13 +17,13 @@ from engine.backends.frames import FrameRenderer
 from engine.backends.tensorrt import TensorRtBackend
 from engine.builder import Builder
 from engine.errors import BackendError, BuildCancelled, OutOfMemoryError, PlanError
-from engine.plan import PlanCache, PlanConfig, ShapeProfile
 from engine.spec import ModelSpec
-from stylize.folder_job import stylize_folder
+from engine.tiling import TilePlan
+from engine.trt.plan import PlanCache, PlanConfig, ShapeProfile
 from stylize.frame import Frame
-from stylize.media.image_settings import ImageSettings
+from stylize.media.image.settings import ImageSettings
+from stylize.photos.job import stylize_folder
 from stylize.pipeline import Stylizer
-from stylize.tiling import TilePlan
 
 pytestmark = pytest.mark.usefixtures("doubles")
 

@@ -18,11 +18,11 @@ from engine.backends.base import BackendOptions, choose_backend, open_backend
 from engine.backends.frames import Planner, render_frames
 from engine.backends.tensorrt import TensorRtBackend
 from engine.builder import Builder
-from engine.compare import psnr
 from engine.errors import BackendError, BuildCancelled, OutOfMemoryError, PlanError
-from engine.plan import PlanCache, PlanConfig, PlanRecord, ShapeProfile
+from engine.metrics import psnr
 from engine.spec import ModelSpec, NormStatistics, look_weights
-from stylize.tiling import TilePlan
+from engine.tiling import TilePlan
+from engine.trt.plan import PlanCache, PlanConfig, PlanRecord, ShapeProfile
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -107,7 +107,7 @@ CONFIGS: list[dict[str, Any]] = [{}, {"precision": "fp32"}, {"optimization_level
 
 
 def _machine() -> Any:
-    from engine.tensorrt_api import Machine
+    from engine.trt.api import Machine
 
     return Machine(gpu="A", capability="8.9", tensorrt="10.9.0.34")
 
@@ -237,7 +237,7 @@ def test_plan_of_another_machine(
 def test_compatible_plans(built: tuple[Path, PlanRecord]) -> None:
     import dataclasses
 
-    from engine.tensorrt_api import Machine
+    from engine.trt.api import Machine
 
     record = built[1]
     wide = dataclasses.replace(record, config=dataclasses.replace(record.config, hardware_compatible=True))
@@ -417,7 +417,7 @@ def test_everything_is_given_back(folder: Path, spec: ModelSpec, cache: PlanCach
 
 
 def test_one_context_for_each_gpu_until_the_end(folder: Path, spec: ModelSpec, cache: PlanCache, doubles: Any) -> None:
-    from engine.backends import cuda
+    from engine.trt import cuda
 
     for _ in range(2):
         Builder(folder, config(spec), cache=cache).build(force=True)

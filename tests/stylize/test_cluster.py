@@ -16,18 +16,18 @@ import pytest
 from media import decode, make_clip
 from PIL import Image
 
-from stylize.cluster import Pool, Work, check_address, open_pool
-from stylize.cluster_folder import stylize_folder_on_cluster
-from stylize.cluster_video import run_on_cluster
-from stylize.cluster_worker import ClusterWorker, Failed, PhotoDone
+from stylize.distributed.photos import stylize_folder_on_cluster
+from stylize.distributed.pool import Pool, Work, check_address, open_pool
+from stylize.distributed.shard import segment_store
+from stylize.distributed.videos import run_on_cluster
+from stylize.distributed.worker import ClusterWorker, Failed, PhotoDone
 from stylize.errors import ClusterError
-from stylize.folder_job import stylize_folder
-from stylize.media.image_settings import ImageSettings
-from stylize.media.video_settings import VideoSettings
+from stylize.media.image.settings import ImageSettings
+from stylize.media.video.settings import VideoSettings
+from stylize.photos.job import stylize_folder
 from stylize.pipeline import Stylizer
 from stylize.settings import StyleSettings
-from stylize.video_batch import VideoTask, run_tasks
-from stylize.video_shard import segment_store
+from stylize.video.batch import VideoTask, run_tasks
 
 VIDEO = VideoSettings(segment_seconds=Fraction(1, 2), codec="lossless", preset="ultrafast")
 
@@ -158,7 +158,7 @@ class Fragile(ClusterWorker):
 
 @pytest.mark.slow
 def test_work_that_kills_its_workers_is_given_up(cluster, style, monkeypatch):
-    monkeypatch.setattr("stylize.cluster.ClusterWorker", Fragile)
+    monkeypatch.setattr("stylize.distributed.pool.ClusterWorker", Fragile)
     results = {}
 
     def work(name):

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from media import QUICK, decode, make_clip, run_ffmpeg
 from program import Program
 
-from stylize.comparison import compare_videos, composed, pairs
 from stylize.frame import Frame
+from stylize.video.comparison import compare_videos, composed, pairs
 
 
 def frames_at(*times):

@@ -8,9 +8,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from program import Program
 
+from stylize.commands.config_file import defaults_from, set_user_value
 from stylize.commands.image import image
 from stylize.commands.video import video
-from stylize.config_file import defaults_from, set_user_value
 from stylize.errors import InputError
 
 COMMANDS = {"video": video, "image": image}
@@ -61,7 +61,7 @@ def test_mistakes_are_named(tmp_path, text, message):
 
 def test_the_users_file_keeps_what_else_is_in_it(tmp_path, monkeypatch):
     path = tmp_path / "x" / "stylize.toml"
-    monkeypatch.setattr("stylize.config_file.user_file", lambda: path)
+    monkeypatch.setattr("stylize.commands.config_file.user_file", lambda: path)
     set_user_value("model", "monet")
     assert path.read_text() == 'model = "monet"\n'
     written(path, '# mine\nlook = "dusk"\n[video]\nmodel = "slow"\n')
@@ -72,7 +72,7 @@ def test_the_users_file_keeps_what_else_is_in_it(tmp_path, monkeypatch):
 
 @pytest.fixture
 def program(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("stylize.config_file.user_file", lambda: tmp_path / "user" / "stylize.toml")
+    monkeypatch.setattr("stylize.commands.config_file.user_file", lambda: tmp_path / "user" / "stylize.toml")
     monkeypatch.chdir(tmp_path)
     return Program(monkeypatch, capsys)
 

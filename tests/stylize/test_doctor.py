@@ -22,7 +22,7 @@ def program(tmp_path, monkeypatch, capsys, skip_model):
     (tmp_path / "models" / "mine").symlink_to(skip_model)
     monkeypatch.setenv("STYLIZE_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("FIREWATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("stylize.model_store.SHIPPED", tmp_path / "none")
+    monkeypatch.setattr("engine.model_store.SHIPPED", tmp_path / "none")
     monkeypatch.setattr(stylize.doctor, "SELF_TEST_SECONDS", 0.01)
     return Program(monkeypatch, capsys)
 

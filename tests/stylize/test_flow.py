@@ -4,8 +4,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from stylize.flow import FlowFilter, agreement, dense_flow, flow_view, warp
 from stylize.frame import Frame
+from stylize.video.flow import FlowFilter, agreement, dense_flow, flow_view, warp
 
 
 class Noisy:

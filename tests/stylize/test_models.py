@@ -10,14 +10,14 @@ from engine_models import make_model
 from program import Program
 
 from engine.errors import ModelError
-from stylize.model_store import find_model
+from engine.model_store import find_model
 
 
 @pytest.fixture
 def program(tmp_path, monkeypatch, capsys):
     """With empty folders for the user's models and settings."""
     monkeypatch.setenv("STYLIZE_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr("stylize.config_file.user_file", lambda: tmp_path / "settings" / "stylize.toml")
+    monkeypatch.setattr("stylize.commands.config_file.user_file", lambda: tmp_path / "settings" / "stylize.toml")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return Program(monkeypatch, capsys)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from stylize.progress import progress_bar
+from stylize.commands.progress import progress_bar
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch):
@@ -40,7 +40,10 @@ def test_a_terminal_gets_a_bar():
     import struct
     import termios
 
-    code = "from stylize.progress import progress_bar\nwith progress_bar(unit='frame', total=4) as bar: bar.update(4)"
+    code = (
+        "from stylize.commands.progress import progress_bar\n"
+        "with progress_bar(unit='frame', total=4) as bar: bar.update(4)"
+    )
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     with subprocess.Popen([sys.executable, "-c", code], stderr=slave) as process:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from media import make_clip
 from program import Program
 
-from stylize.report import SMALL_SIDE, Entry, folder_entries, page, pair_of, report_path
+from stylize.html_report import SMALL_SIDE, Entry, folder_entries, page, pair_of, report_path
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -144,7 +144,7 @@ def test_folder_and_video_write_one(tmp_path, monkeypatch, capsys, skip_model, l
 
 
 def test_photos_without_a_picture_keep_their_row(tmp_path):
-    from stylize.folder_report import FolderReport, PhotoReport
+    from stylize.photos.report import FolderReport, PhotoReport
 
     (tmp_path / "b.jpg").write_bytes(b"damaged")
     photo = PhotoReport(source=str(tmp_path / "a.jpg"), target=str(tmp_path / "b.jpg"), status="done")

@@ -6,7 +6,7 @@ import pytest
 
 from engine.spec import NormStatistics
 from stylize.frame import Frame
-from stylize.temporal import SceneSignature, is_cut, mean_statistics, window_weights
+from stylize.video.temporal import SceneSignature, is_cut, mean_statistics, window_weights
 
 
 def statistics(value, n=4):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylize.tiling import Region, TilePlan
+from engine.tiling import Region, TilePlan
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 

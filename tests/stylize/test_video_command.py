@@ -11,7 +11,7 @@ import pytest
 from media import decode, make_clip
 
 from stylize.errors import InputError
-from stylize.video_batch import find_tasks
+from stylize.video.batch import find_tasks
 
 QUICK = ["--preset", "ultrafast", "--threads", "1", "--smoothing", "0.2"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint import MANIFEST, find_state, load_generator, load_state, save_generator, save_state
 from training.errors import CheckpointError
-from training.networks import GeneratorConfig, build_generator
+from training.generator.checkpoint import MANIFEST, find_state, load_generator, load_state, save_generator, save_state
+from training.generator.networks import GeneratorConfig, build_generator
 
 CONFIG = GeneratorConfig(ngf=4, n_blocks=1)
 

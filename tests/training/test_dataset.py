@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from training.config import TrainConfig
-from training.dataset import PhotoArtDataset
+from training.data.dataset import PhotoArtDataset
+from training.data.image_io import fit, image_files, read_rgb, write_rgb
 from training.errors import CheckpointError, DataError
-from training.image_io import fit, image_files, read_rgb, write_rgb
 
 
 def same(a, b) -> bool:
@@ -90,7 +90,7 @@ def test_flattened_photos_are_kept_by_content(tiny, tmp_path, monkeypatch, folde
     first = data.flat(path, read_rgb(path))
     copy = tmp_path / "elsewhere.png"
     copy.write_bytes(path.read_bytes())
-    monkeypatch.setattr("training.dataset.flat_shapes", lambda photo: pytest.fail("flattened again"))
+    monkeypatch.setattr("training.data.dataset.flat_shapes", lambda photo: pytest.fail("flattened again"))
     assert np.array_equal(data.flat(copy, read_rgb(copy)), first)
     assert [p.suffix for p in data.cache.iterdir()] == [".png"]
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from training.baselines import Reinhard, classical, opencv_stylization
-from training.checkpoint import save_generator
 from training.cli import main
+from training.data.pseudo_pairs import PaletteMap, flatten, rgb_to_lab
 from training.errors import CheckpointError, DataError
-from training.evaluation import Judge, generator_method, read_at
-from training.metrics import (
+from training.evaluation.baselines import Reinhard, classical, opencv_stylization
+from training.evaluation.judge import Judge, generator_method, read_at
+from training.evaluation.metrics import (
     flatness,
     gradient_similarity,
     laplacian_pyramid,
@@ -26,10 +26,10 @@ from training.metrics import (
     sliced_wasserstein,
     swd_levels,
 )
-from training.networks import GeneratorConfig, build_generator
-from training.pseudo_pairs import PaletteMap, flatten, rgb_to_lab
-from training.report import table, targets
-from training.temporal import read_frames, warping_error
+from training.evaluation.report import table, targets
+from training.evaluation.temporal import read_frames, warping_error
+from training.generator.checkpoint import save_generator
+from training.generator.networks import GeneratorConfig, build_generator
 
 
 def test_pyramid_adds_up_to_the_image(make_photo):

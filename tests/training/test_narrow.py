@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from training.checkpoint import load_generator, save_generator
 from training.errors import CheckpointError
-from training.narrow import can_be_narrowed, narrowed
-from training.networks import GeneratorConfig, build_generator
+from training.generator.checkpoint import load_generator, save_generator
+from training.generator.narrow import can_be_narrowed, narrowed
+from training.generator.networks import GeneratorConfig, build_generator
 from training.trainer import Trainer
 
 LIGHT = GeneratorConfig(architecture="light", ngf=6, n_blocks=2, looks=("auto", "dusk"))

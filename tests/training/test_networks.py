@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.networks import (
+from training.generator.networks import (
     GeneratorConfig,
     LookNorm,
     MultiScaleDiscriminator,

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from training.cli import main
+from training.data.prepare import perceptual_hash, scene_frames, sharpness, text_share
 from training.errors import DataError
-from training.prepare import perceptual_hash, scene_frames, sharpness, text_share
 
 
 def scene(seed: int, size=(300, 400)) -> np.ndarray:

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media import VFR, Blend, Identity, decode, make_clip, stylized
 
+from stylize.distributed.segment_store import ranges
+from stylize.distributed.shard import MissingSegmentsError, find_jobs, join_video, segment_store, stylize_shard
 from stylize.errors import InputError, OutputError, ResumeError
-from stylize.media.video_settings import VideoSettings
-from stylize.segment_store import ranges
+from stylize.media.video.settings import VideoSettings
 from stylize.sharding import Shard, shard_of_segment
-from stylize.video_job import work_folder
-from stylize.video_shard import MissingSegmentsError, find_jobs, join_video, segment_store, stylize_shard
+from stylize.video.job import work_folder
 
 
 @pytest.fixture(scope="module")
