@@ -21,20 +21,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.architecture import Program, _Builder
 from engine.errors import ModelError
+from engine.operations import OperationList
 
-__all__ = ["PADS", "foreign_program"]
+__all__ = ["PADS", "cyclegan_operations"]
 
 PADS = ("reflect", "zero", "same")
 
 
-def foreign_program(config: Mapping[str, Any]) -> Program:
-    """The program of a `cyclegan` config; ModelError for a kind of padding that does not exist."""
+def cyclegan_operations(config: Mapping[str, Any]) -> OperationList:
+    """The operations of a `cyclegan` config; ModelError for a kind of padding that does not exist."""
     pads = {group: str(config["pads"][group]) for group in ("down", "block", "up")}
     if unknown := set(pads.values()) - set(PADS):
         raise ModelError(f"unknown padding {', '.join(sorted(unknown))}; this version knows {', '.join(PADS)}")
-    b = _Foreign(
+    b = _CycleGan(
         instance=config["norm"] == "instance", eps=float(config["eps"]), eps_outside=float(config["eps_outside"])
     )
     depth = int(config["n_downsampling"])
@@ -47,10 +47,10 @@ def foreign_program(config: Mapping[str, Any]) -> Program:
     for i in range(depth):
         x = b.up(x, f"up.{i}", widths[depth - i], widths[depth - i - 1], str(config["upsample"]), pads["up"])
     b.add("tanh", b.add("conv", x, weight="head", cin=widths[0], cout=3, kernel=7, pad=3))
-    return Program(ops=tuple(b.ops), norm_channels=b.channels, multiple=2**depth)
+    return b
 
 
-class _Foreign(_Builder):
+class _CycleGan(OperationList):
     """Layers of convolution, norm and ReLU; biases are part of the norm's shift."""
 
     def __init__(self, **norm: Any) -> None:

@@ -6,8 +6,9 @@ from fractions import Fraction
 
 import psutil
 
-from engine.architecture import Op, Program
+from engine.architecture import Program
 from engine.fold import fold_operations
+from engine.operations import Op
 from engine.spec import ModelSpec
 
 __all__ = ["bytes_per_pixel", "default_tile"]

@@ -7,14 +7,17 @@ network pads the picture's border exactly as it would in one piece.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
+import numpy.typing as npt
 
-from stylize.frame import Image
+__all__ = ["Region", "Tile", "TilePlan", "batches"]
 
-__all__ = ["Region", "Tile", "TilePlan"]
+Image = npt.NDArray[np.uint8]
+"""RGB uint8 ``(H, W, 3)``."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,18 @@ class TilePlan:
             result = render(np.ascontiguousarray(image[tile.padded.slices]))
             out[tile.region.slices] = result[tile.region.inside(tile.padded).slices]
         return out
+
+
+def batches(tiles: Sequence[Tile], size: int) -> Iterator[list[Tile]]:
+    """Tiles of one shape, at most `size` at a time."""
+
+    def shape(tile: Tile) -> tuple[int, int]:
+        return tile.padded.height, tile.padded.width
+
+    for _, group in groupby(sorted(tiles, key=shape), key=shape):
+        same = list(group)
+        for i in range(0, len(same), size):
+            yield same[i : i + size]
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from engine.backends.base import Backend, BackendOptions, open_backend
+from engine.backends.base import Backend, BackendOptions
 from engine.backends.frames import render_frames
 from engine.builder import reference_picture
+from engine.choice import open_backend
 from engine.cli import _model_folder
 from engine.errors import BackendError, EngineError, OutOfMemoryError
 from engine.metrics import psnr

@@ -108,7 +108,7 @@ def stylize(ctx: click.Context, verbose: int, quiet: bool, log_file: Path | None
     -v, -q and --log-file may stand before the command or behind it.
     """
     if ctx.invoked_subcommand in CONFIGURED:
-        ctx.default_map = load_defaults()
+        ctx.default_map = load_defaults(ctx.command)
         verbose, quiet, log_file = _from_files(ctx, verbose, quiet, log_file)
     ctx.obj = {}
     _apply(ctx, verbose, quiet, log_file)

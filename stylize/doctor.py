@@ -143,7 +143,7 @@ def _openvino() -> Iterator[Check]:
 
 
 def _mnn() -> Iterator[Check]:
-    from engine.backends.base import cpu_has_bf16
+    from engine.choice import cpu_has_bf16
 
     version = _version("mnn")
     better = cpu_has_bf16()
@@ -250,7 +250,7 @@ def _models() -> Iterator[Check]:
 
 def _self_test() -> Iterator[Check]:
     """Two seconds of rendering with every backend, with the smallest model there is."""
-    from engine.backends.base import BACKENDS
+    from engine.choice import BACKENDS
     from engine.model_store import all_models
     from engine.spec import ModelSpec
 
@@ -272,7 +272,7 @@ def _self_test() -> Iterator[Check]:
 def _render_test(backend: str, model: str, folder: Path) -> Check:
     import numpy as np
 
-    from engine.backends.base import open_backend
+    from engine.choice import open_backend
     from engine.spec import look_weights
 
     needed = backend == "openvino"

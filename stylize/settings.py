@@ -67,7 +67,7 @@ class StyleSettings:
             raise ValueError(f"threads is a number of CPU threads, or 0 for all, got {self.threads}")
 
     def _check_gpus(self, gpus: str) -> None:
-        from engine.backends.base import CPU_BACKENDS
+        from engine.choice import CPU_BACKENDS
 
         if not (self.gpu_numbers and len(set(self.gpu_numbers)) == len(self.gpu_numbers)):
             raise ValueError(f"gpus are numbers such as 0,1, each of them once, got {gpus!r}")

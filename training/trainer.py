@@ -301,7 +301,7 @@ class Trainer:
 
     def write_samples(self) -> U8:
         """A grid of photos and their stylizations in every look, by the averaged weights; RGB uint8."""
-        return write_grid(self)
+        return write_grid(self.folder / f"samples-{self.step:06d}.png", self.config, self.ema, self.device)
 
 
 def _first_generator(config: TrainConfig) -> ResnetGenerator | LightGenerator:

@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
 from engine.backends.mnn_graph import from_blocks, to_blocks
-from engine.backends.shape_cache import KeptShapes
+from engine.backends.shape_cache import ShapeCache
 from engine.errors import BackendError
 from engine.spec import F32, ModelSpec, NormStatistics
 
@@ -52,7 +52,7 @@ class MnnBackend:
         self.folder, self.spec, self.options = folder, spec, options
         self._models: dict[str, bytes] = {}
         self._blocks = (1, 1)
-        self._sessions: KeptShapes[_Session] = KeptShapes()
+        self._sessions: ShapeCache[_Session] = ShapeCache()
 
     def __enter__(self) -> Backend:
         if self.options.precision not in ("auto", "fp32"):

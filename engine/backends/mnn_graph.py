@@ -22,9 +22,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from engine.architecture import Op
 from engine.export import GraphWriter, Weights, block_first, write_probe, write_render
 from engine.fold import fold_upsampling
+from engine.operations import Op
 from engine.spec import ModelSpec
 
 __all__ = ["BlockGraphs", "block_graphs", "from_blocks", "to_blocks"]

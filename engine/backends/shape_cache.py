@@ -6,21 +6,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
-__all__ = ["KEPT_SHAPES", "KeptShapes"]
+__all__ = ["SHAPES", "ShapeCache"]
 
-KEPT_SHAPES = 4
+SHAPES = 4
 """Shapes kept at once: a frame, its edge tiles, the probe's view or another size of video."""
 
 T = TypeVar("T")
 
 
-class KeptShapes(OrderedDict[Hashable, T]):
-    """The last `KEPT_SHAPES` that were used."""
+class ShapeCache(OrderedDict[Hashable, T]):
+    """The last `SHAPES` that were used."""
 
     def get_or_make(self, key: Hashable, make: Callable[[], T]) -> T:
         """What is kept under a key, made now if it is not there; the least recently used gives way."""
         if key not in self:
-            while len(self) >= KEPT_SHAPES:
+            while len(self) >= SHAPES:
                 self.popitem(last=False)  # its memory is free before the next is taken
             self[key] = make()
         self.move_to_end(key)

@@ -49,8 +49,8 @@ def compare(
     stylize compare hike.mp4 firewatch.mp4 -o both.mp4 --mode side
     """
     from stylize.errors import InputError
-    from stylize.media.image.settings import READ_SUFFIXES
-    from stylize.video.job import check_target
+    from stylize.media.formats import READ_SUFFIXES
+    from stylize.video.work_folder import check_target
 
     for path in (source, result):
         if not path.is_file():

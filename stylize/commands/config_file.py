@@ -73,15 +73,13 @@ def _variable(name: str) -> str:
     return name.upper().replace("-", "_")
 
 
-def load_defaults() -> dict[str, dict[str, Any]]:
+def load_defaults(program: click.Command) -> dict[str, dict[str, Any]]:
     """`defaults_from` the files that exist, for the program and all commands that may be configured."""
     files = config_files()
     if not files:
         return {}
-    from stylize.cli import stylize
-
     modules = {name: importlib.import_module(f"stylize.commands.{name}") for name in CONFIGURED}
-    return defaults_from(files, {PROGRAM: stylize, **{name: getattr(m, name) for name, m in modules.items()}})
+    return defaults_from(files, {PROGRAM: program, **{name: getattr(m, name) for name, m in modules.items()}})
 
 
 def defaults_from(files: Iterable[Path], commands: Mapping[str, click.Command]) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
 import numpy as np
 
 from engine.errors import EngineError
@@ -17,9 +18,9 @@ __all__ = ["card", "default_model", "summary"]
 CARDS = ("card.md", "MODEL_CARD.md")
 
 
-def default_model() -> str:
+def default_model(program: click.Command) -> str:
     """The model that is used when none is named, the user's and the folder's stylize.toml regarded."""
-    return str(load_defaults().get("image", {}).get("model", StyleSettings().model))
+    return str(load_defaults(program).get("image", {}).get("model", StyleSettings().model))
 
 
 def summary(entry: ModelEntry, default: str) -> dict[str, Any]:

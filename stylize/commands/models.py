@@ -34,7 +34,7 @@ def list_models(ctx: click.Context, json_: bool = False) -> None:
     from engine.model_store import all_models, user_folder
     from stylize.commands.model_report import default_model, summary
 
-    usual = default_model()
+    usual = default_model(ctx.find_root().command)
     rows = [summary(entry, usual) for entry in all_models()]
     if json_:
         click.echo(json.dumps(rows, indent=2))

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
-    from stylize.pipeline import Stylizer
+    from stylize.api import Stylizer
 
 __all__ = [
     "cluster_options",
@@ -196,7 +196,7 @@ def command_text(ctx: click.Context, *arguments: object, without: Sequence[str] 
 @contextmanager
 def open_stylizer(style: StyleSettings, *, video: bool = False) -> Iterator[Stylizer]:
     """An entered stylizer; an unknown look or a tile that is too small is a usage error."""
-    from stylize.pipeline import Stylizer
+    from stylize.api import Stylizer
 
     stylizer = settings_or_usage(Stylizer, settings=style, video=video)
     with stylizer:

@@ -84,7 +84,8 @@ def preview(
     stylize preview hike.mp4 --at 1:20 --looks all
     stylize preview lake.jpg --strengths 0.5,0.75,1 --details 0.25,1
     """
-    from stylize.media.image.settings import READ_SUFFIXES, ImageSettings
+    from stylize.media.formats import READ_SUFFIXES
+    from stylize.media.image.settings import ImageSettings
     from stylize.media.image.write import check_target
     from stylize.preview import cells, command_for, render_sheet
 

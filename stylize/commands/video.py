@@ -27,8 +27,8 @@ from stylize.commands.progress import progress_bar
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
+    from stylize.api import Stylizer
     from stylize.media.video.settings import VideoSettings
-    from stylize.pipeline import Stylizer
     from stylize.sharding import Shard
     from stylize.video.batch import VideoTask
     from stylize.video.dry_run import VideoPlan

@@ -144,7 +144,7 @@ class Pool:
     """Workers, and the loop that keeps them busy; a worker that dies is replaced and its work done again."""
 
     def __init__(self, ray: Any, style: StyleSettings, *, video: bool, cpus: int | None) -> None:
-        from engine.backends.base import CPU_BACKENDS
+        from engine.choice import CPU_BACKENDS
 
         self._ray = ray
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -18,8 +18,8 @@ from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.sharding import Shard, shard_of_segment
 from stylize.video.finish import finish_video, job_header
-from stylize.video.job import check_target, locked, work_folder
 from stylize.video.report import Progress, StoppedError, VideoReport
+from stylize.video.work_folder import check_target, locked, work_folder
 
 __all__ = ["MissingSegmentsError", "find_jobs", "join_video", "segment_store", "stylize_shard"]
 

@@ -25,8 +25,8 @@ from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.video.batch import VideoTask
 from stylize.video.finish import job_header
-from stylize.video.job import check_target, locked, work_folder
 from stylize.video.report import Progress, StoppedError, VideoReport
+from stylize.video.work_folder import check_target, locked, work_folder
 
 __all__ = ["run_on_cluster"]
 

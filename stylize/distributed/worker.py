@@ -20,9 +20,9 @@ from stylize.errors import InputError, StylizeError
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
+    from stylize.api import Stylizer
     from stylize.media.image.settings import ImageSettings
     from stylize.media.video.settings import VideoSettings
-    from stylize.pipeline import Stylizer
 
 __all__ = ["ClusterWorker", "Failed", "PhotoDone", "SegmentDone", "WorkerFacts"]
 
@@ -78,7 +78,7 @@ class ClusterWorker:
 
     def open(self) -> WorkerFacts | Failed:
         """Load the model."""
-        from stylize.pipeline import Stylizer
+        from stylize.api import Stylizer
 
         try:
             self._stylizer = Stylizer(settings=self._style, video=self._video).__enter__()

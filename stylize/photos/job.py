@@ -22,8 +22,9 @@ from typing import Final
 from engine.spec import sha256
 from stylize.errors import InputError, StylizeError
 from stylize.frame import Image
+from stylize.media.formats import READ_SUFFIXES
 from stylize.media.image.read import Picture, image_size, read_image
-from stylize.media.image.settings import READ_SUFFIXES, ImageSettings, shown
+from stylize.media.image.settings import ImageSettings, shown
 from stylize.media.image.write import DiskFullError, Written, check_target, write_image
 from stylize.photos.journal import Entry, FolderJournal
 from stylize.photos.report import FolderReport, PhotoReport, Progress

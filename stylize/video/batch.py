@@ -13,8 +13,9 @@ from pathlib import Path
 from engine.errors import EngineError
 from stylize.errors import InputError, StylizeError
 from stylize.frame import FrameTransform
+from stylize.media.formats import CONTAINERS
 from stylize.media.video.probe import VideoInfo, probe_video
-from stylize.media.video.settings import CONTAINERS, VideoSettings
+from stylize.media.video.settings import VideoSettings
 from stylize.result_name import RESULT, beside
 from stylize.video.job import Progress, VideoReport, stylize_video
 

@@ -17,7 +17,7 @@ from stylize.media.video.output import OutputPlan, plan_output
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.media.video.source import VideoSource
-from stylize.video.job import check_target, work_folder
+from stylize.video.work_folder import check_target, work_folder
 
 __all__ = ["VideoPlan", "plan_video"]
 

@@ -6,16 +6,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.spec import NormStatistics
-from stylize.frame import Frame, Image
+from stylize.frame import NOTHING, Frame, Image
+from stylize.pipeline import Pipeline, Stylizing
 from stylize.video.temporal import CUT_CONTENT, SceneSignature, is_cut, mean_statistics, window_weights
-
-if TYPE_CHECKING:
-    from stylize.pipeline import Stylizer, Stylizing
 
 __all__ = ["VideoStylizer"]
 
@@ -47,10 +44,6 @@ REPEAT_RUN = 8
 """A picture that stands still is rendered once in so many frames (at indices that this divides)."""
 
 
-NOTHING: Image = np.zeros((0, 0, 3), np.uint8)
-"""Stands for a picture that is no longer needed."""
-
-
 @dataclass(eq=False)
 class VideoStylizer:
     """`stylize.frame.FrameTransform` of a video: what `Stylizer.transform` returns.
@@ -60,7 +53,7 @@ class VideoStylizer:
     the one before takes over its result, up to `REPEAT_RUN` frames in a row.
     """
 
-    stylizer: Stylizer
+    pipeline: Pipeline
     radius: int
     """Frames before and after."""
     duration: float | None = None
@@ -85,7 +78,7 @@ class VideoStylizer:
         under_way: deque[tuple[Frame, Stylizing]] = deque()
         for seen in self._complete(frames, wanted):
             under_way.append((seen.frame, self._begin(seen)))
-            while len(under_way) >= self.stylizer.depth:
+            while len(under_way) >= self.pipeline.depth:
                 yield self._finish(*under_way.popleft())
         while under_way:
             yield self._finish(*under_way.popleft())
@@ -117,7 +110,7 @@ class VideoStylizer:
         repeats = before is not None and change == 0 and np.array_equal(frame.data, before.frame.data)
         seen = _Seen(frame, frame.data if shown else None, signature, change, repeats)
         if frame.index % PROBE_EVERY == 0 or change >= CUT_CONTENT:
-            seen.view = self.stylizer.view(frame.data)
+            seen.view = self.pipeline.view(frame.data)
         if before:
             before.frame = replace(before.frame, data=NOTHING)
         self._window.append(seen)
@@ -128,7 +121,7 @@ class VideoStylizer:
         if self._last is None or self._last[0] != leader:
             statistics = self._statistics(leader)
             started = time.perf_counter()
-            self._last = (leader, self.stylizer.begin(seen.data, statistics))
+            self._last = (leader, self.pipeline.begin(seen.data, statistics))
             self.seconds["render"] += time.perf_counter() - started
         seen.data = None
         return self._last[1]
@@ -181,6 +174,6 @@ class VideoStylizer:
             assert seen.view is not None
             started = time.perf_counter()
             position = float(seen.frame.pts) / self.duration if self.duration else 0.0
-            seen.statistics, seen.view = self.stylizer.probe_view(seen.view, position), None
+            seen.statistics, seen.view = self.pipeline.probe_view(seen.view, position), None
             self.seconds["probe"] += time.perf_counter() - started
         return seen.statistics

@@ -11,8 +11,9 @@ import pytest
 from engine_graphs import OnnxBackend
 from engine_models import CONFIGS, landscape, make_model
 
-from engine.backends.base import BACKENDS, Backend, BackendOptions, choose_backend, open_backend
+from engine.backends.base import Backend, BackendOptions
 from engine.backends.frames import render_frames
+from engine.choice import BACKENDS, choose_backend, open_backend
 from engine.errors import BackendError, ModelError, OutOfMemoryError
 from engine.metrics import psnr
 from engine.spec import ModelSpec, look_weights
@@ -332,7 +333,7 @@ def test_recorded_graphs_are_kept_by_shape(monkeypatch: pytest.MonkeyPatch) -> N
     """The bookkeeping of CUDA graphs, with the recording itself replaced."""
     import torch
 
-    from engine.backends.shape_cache import KEPT_SHAPES as KEPT
+    from engine.backends.shape_cache import SHAPES as KEPT
     from engine.backends.torch_graph import GraphCache
 
     class Replay:

@@ -10,7 +10,8 @@ import torch
 from engine_models import make_model
 from foreign_nets import keras_arrays, keras_forward, keras_generator, random_generator, save_keras, save_keras3
 
-from engine.backends.base import BackendOptions, open_backend
+from engine.backends.base import BackendOptions
+from engine.choice import open_backend
 from engine.errors import ModelError
 from engine.importers.check import TOLERANCE, check_picture, float_error, import_model
 from engine.importers.net import evaluate

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from engine_models import landscape
 
-from engine.backends.base import gpu_in_sight
+from engine.choice import gpu_in_sight
 
 ROOT = Path(__file__).parents[2]
 

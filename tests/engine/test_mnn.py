@@ -15,10 +15,11 @@ from engine_graphs import OnnxBackend, run
 from engine_models import CONFIGS, landscape
 
 from engine.backends import base
-from engine.backends.base import BackendOptions, candidates, open_backend
+from engine.backends.base import BackendOptions
 from engine.backends.mnn import MnnBackend
 from engine.backends.mnn_graph import block_graphs, from_blocks, to_blocks
-from engine.backends.shape_cache import KEPT_SHAPES
+from engine.backends.shape_cache import SHAPES
+from engine.choice import candidates, open_backend
 from engine.errors import BackendError, ModelError
 from engine.export import read_checkpoint
 from engine.spec import ModelSpec, look_weights
@@ -70,7 +71,7 @@ def test_few_shapes_are_kept(models: dict[str, Path], tmp_path: Path, monkeypatc
         statistics = running.probe(landscape(32, 32)[None], look_weights(running.spec, "auto"))
         pictures = {side: landscape(side, 32)[None] for side in range(32, 64, 4)}
         first = {side: running.render(picture, statistics) for side, picture in pictures.items()}
-        assert len(running._sessions) == KEPT_SHAPES
+        assert len(running._sessions) == SHAPES
         for side, picture in pictures.items():
             assert np.array_equal(running.render(picture, statistics), first[side])
         assert not list(tmp_path.iterdir()), "no files are left, even if the program is killed"
@@ -105,7 +106,7 @@ def test_standard_output_is_the_users(models: dict[str, Path]) -> None:
     """MNN and its converter are talkative, and a wrapper in its package reports its use over the network."""
     code = (
         "import os, sys, numpy as np; from pathlib import Path\n"
-        "from engine.backends.base import open_backend\n"
+        "from engine.choice import open_backend\n"
         "seen = []\n"
         "sys.addaudithook(lambda name, _: seen.append(name) if name.startswith('socket.') else None)\n"
         "print('before')\n"

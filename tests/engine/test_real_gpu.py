@@ -22,8 +22,8 @@ from engine.spec import ModelSpec, look_weights
 from engine.tiling import TilePlan
 from engine.trt.inspect import layers_of
 from engine.trt.plan import BARS, PlanCache, PlanConfig, PlanRecord, ShapeProfile
+from stylize.api import Stylizer
 from stylize.frame import Frame
-from stylize.pipeline import Stylizer
 
 SIDE = 256
 

@@ -14,10 +14,11 @@ import pytest
 from engine_graphs import OnnxBackend
 from engine_models import landscape
 
-from engine.backends.base import BackendOptions, choose_backend, open_backend
+from engine.backends.base import BackendOptions
 from engine.backends.frames import Planner, render_frames
 from engine.backends.tensorrt import TensorRtBackend
-from engine.builder import Builder
+from engine.builder import Builder, build_plan
+from engine.choice import choose_backend, open_backend
 from engine.errors import BackendError, BuildCancelled, OutOfMemoryError, PlanError
 from engine.metrics import psnr
 from engine.spec import ModelSpec, NormStatistics, look_weights
@@ -288,7 +289,7 @@ def test_plan_is_built_on_demand(
     folder: Path, spec: ModelSpec, cache: PlanCache, doubles: Any, monkeypatch: Any, caplog: Any
 ) -> None:
     monkeypatch.setattr("engine.backends.tensorrt.DEFAULT_TILE", (64, 64))
-    with TensorRtBackend(folder, spec, BackendOptions(cache=cache.root)) as running:
+    with TensorRtBackend(folder, spec, BackendOptions(cache=cache.root), build=build_plan) as running:
         assert running.largest_tile == (64, 64)
     for part in ("no TensorRT plan of light for NVIDIA Double 4090", "several minutes", str(cache.plans), "--gpu 0"):
         assert part in caplog.text

@@ -16,6 +16,7 @@ import pytest
 from media import decode, make_clip
 from PIL import Image
 
+from stylize.api import Stylizer
 from stylize.distributed.photos import stylize_folder_on_cluster
 from stylize.distributed.pool import Pool, Work, check_address, open_pool
 from stylize.distributed.shard import segment_store
@@ -25,7 +26,6 @@ from stylize.errors import ClusterError
 from stylize.media.image.settings import ImageSettings
 from stylize.media.video.settings import VideoSettings
 from stylize.photos.job import stylize_folder
-from stylize.pipeline import Stylizer
 from stylize.settings import StyleSettings
 from stylize.video.batch import VideoTask, run_tasks
 

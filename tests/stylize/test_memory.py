@@ -9,8 +9,9 @@ from engine_models import make_model
 from engine.architecture import Program
 from engine.memory import bytes_per_pixel, default_tile
 from engine.spec import ModelSpec
+from stylize.api import Stylizer
 from stylize.media.image.read import image_size
-from stylize.pipeline import BAND, Stylizer
+from stylize.pipeline import BAND
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 

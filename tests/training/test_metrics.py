@@ -11,12 +11,12 @@ import torch
 from click.testing import CliRunner
 
 from training.cli import main
+from training.data.check import flatness
 from training.data.pseudo_pairs import PaletteMap, flatten, rgb_to_lab
 from training.errors import CheckpointError, DataError
 from training.evaluation.baselines import Reinhard, classical, opencv_stylization
 from training.evaluation.judge import Judge, generator_method, read_at
 from training.evaluation.metrics import (
-    flatness,
     gradient_similarity,
     laplacian_pyramid,
     palette_distance,

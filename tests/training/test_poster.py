@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training.data.check import flatness
 from training.data.image_io import fit, image_files, read_rgb
 from training.data.looks import LookPalettes, deepened
 from training.data.poster import ToneRank, flat_shapes, l0_smooth, paint, tone
 from training.data.pseudo_pairs import RANKS, PaletteMap, flatten, rgb_to_lab
-from training.evaluation.metrics import flatness
 
 SHARED = Path(os.environ.get("FIREWATCH_SHARED", Path(__file__).parents[3] / "shared"))
 

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from training.config import TrainConfig
 from training.data.image_io import U8, fit, image_files, read_rgb, read_small
 from training.errors import DataError
-from training.evaluation.metrics import flatness
 
-__all__ = ["check_images", "data_files"]
+__all__ = ["check_images", "data_files", "flatness"]
+
+FLAT_BELOW = 4 / 255
 
 SWAPPED_MARGIN = 0.1
 """Photos flatter than the art by more than this share of pixels: the folders are swapped."""
@@ -75,3 +77,11 @@ def mean_flatness(files: Sequence[Path], sample: int = 24) -> float:
     """Mean flatness of some images, spread over the list, at 512 pixels."""
     some: list[U8] = [fit(read_rgb(p), 512) for p in files[:: max(1, len(files) // sample)][:sample]]
     return float(np.mean([flatness(image) for image in some]))
+
+
+def flatness(image: U8) -> float:
+    """Share of pixels whose Scharr gradient of the luma is below 4/255 per pixel."""
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255.0
+    # Scharr's weights add up to 32 over a step of one level per pixel.
+    magnitude = np.hypot(cv2.Scharr(luma, cv2.CV_32F, 1, 0), cv2.Scharr(luma, cv2.CV_32F, 0, 1)) / 32.0
+    return float((magnitude < FLAT_BELOW).mean())

@@ -10,9 +10,10 @@ import numpy as np
 from training.data.pseudo_pairs import U8
 from training.errors import DataError, TrainingError
 
-__all__ = ["SUFFIXES", "U8", "fit", "image_files", "read_rgb", "read_small", "write_rgb"]
+__all__ = ["CLIP_SUFFIXES", "SUFFIXES", "U8", "fit", "image_files", "read_rgb", "read_small", "write_rgb"]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+CLIP_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".ts", ".3gp"}
 
 
 def image_files(folder: str | Path) -> list[Path]:

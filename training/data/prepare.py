@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.data.image_io import SUFFIXES, U8, fit, read_rgb, write_rgb
+from training.data.contact_sheet import contact_sheet
+from training.data.image_io import CLIP_SUFFIXES, SUFFIXES, U8, fit, read_rgb, write_rgb
 from training.errors import DataError, TrainingError
-from training.evaluation.report import contact_sheet
-from training.evaluation.temporal import CLIP_SUFFIXES
 
 __all__ = [
     "PrepareConfig",

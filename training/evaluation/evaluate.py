@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from training.data.contact_sheet import contact_sheet
 from training.data.image_io import U8, write_rgb
 from training.devices import pick_device
 from training.errors import DataError, TrainingError
@@ -24,7 +25,7 @@ from training.evaluation.judge import (
     score_clips,
 )
 from training.evaluation.metrics import PATCHES
-from training.evaluation.report import contact_sheet, table, targets, write_json
+from training.evaluation.report import table, targets, write_json
 from training.generator.checkpoint import load_generator
 from training.generator.networks import LightGenerator, ResnetGenerator
 from training.look_names import ANCHORS, AUTO

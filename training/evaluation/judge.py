@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from training.data.check import flatness
 from training.data.image_io import fit, image_files, read_rgb
 from training.data.looks import LookPalettes
 from training.data.poster import ToneRank, flat_shapes
@@ -20,7 +21,6 @@ from training.errors import CheckpointError, DataError
 from training.evaluation.baselines import Reinhard, classical, opencv_stylization
 from training.evaluation.metrics import (
     PATCHES,
-    flatness,
     gradient_similarity,
     palette_distance,
     palette_signature,

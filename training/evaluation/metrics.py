@@ -17,7 +17,6 @@ __all__ = [
     "LEVELS",
     "PATCHES",
     "PatchSet",
-    "flatness",
     "gradient_similarity",
     "laplacian_pyramid",
     "palette_distance",
@@ -38,7 +37,6 @@ DIRECTIONS = 512
 PatchSet = list[F32]
 """Patches of a set of images, ``(PATCHES, 3, 7, 7)`` for each level, the finest first."""
 
-FLAT_BELOW = 4 / 255
 GRADIENT_CONSTANT = 170.0
 """What keeps the similarity of small gradients near 1 (c of Xue et al. 2014, for lumas of 0..255)."""
 
@@ -163,11 +161,3 @@ def _prewitt(luma: F32) -> F32:
     step, mean = np.array([1.0, 0.0, -1.0]) / 3, np.ones(3)
     dx, dy = cv2.sepFilter2D(luma, -1, step, mean), cv2.sepFilter2D(luma, -1, mean, step)
     return np.asarray(np.hypot(dx, dy), np.float32)
-
-
-def flatness(image: U8) -> float:
-    """Share of pixels whose Scharr gradient of the luma is below 4/255 per pixel."""
-    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255.0
-    # Scharr's weights add up to 32 over a step of one level per pixel.
-    magnitude = np.hypot(cv2.Scharr(luma, cv2.CV_32F, 1, 0), cv2.Scharr(luma, cv2.CV_32F, 0, 1)) / 32.0
-    return float((magnitude < FLAT_BELOW).mean())

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from training.data.image_io import U8, write_rgb
+from training.data.check import flatness
 from training.errors import TrainingError
 from training.evaluation.judge import Judge, Score
 
-__all__ = ["TARGETS", "contact_sheet", "table", "targets", "write_json"]
+__all__ = ["TARGETS", "table", "targets", "write_json"]
 
 COLUMNS = (
     "SWD fine", "SWD all", "palette",
@@ -35,7 +34,7 @@ def table(judge: Judge, scores: Mapping[str, Score]) -> str:
     rows: list[tuple[str, list[float | None]]] = []
     for name, distances in (("photos", judge.of_photos), ("unseen art", judge.of_art)):
         closed = 0.0 if name == "photos" else 1.0
-        flat = float(np.mean([_flat(p) for p in judge.photos])) if name == "photos" else judge.art_flatness
+        flat = float(np.mean([flatness(p) for p in judge.photos])) if name == "photos" else judge.art_flatness
         rows.append((name, [distances.swd_fine, distances.swd_all, distances.palette, *[closed] * 4,
                             1.0 if name == "photos" else None, flat, None]))  # fmt: skip
     for name, s in scores.items():
@@ -49,12 +48,6 @@ def table(judge: Judge, scores: Mapping[str, Score]) -> str:
              for row in cells]  # fmt: skip
     rule = "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def _flat(image: U8) -> float:
-    from training.evaluation.metrics import flatness
-
-    return flatness(image)
 
 
 def _cell(value: float | None, digits: int) -> str:
@@ -99,27 +92,3 @@ def write_json(path: Path, judge: Judge, scores: Mapping[str, Score], **facts: A
         path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"{path} cannot be written ({error}): free some space or choose another --out") from error
-
-
-def contact_sheet(path: Path, columns: Mapping[str, Sequence[U8]], *, width: int = 320) -> None:
-    """One row per photo, one titled column per method."""
-    titles = np.hstack([_title(name, width) for name in columns])
-    rows = [np.hstack([_tile(image, width) for image in row]) for row in zip(*columns.values(), strict=True)]
-    write_rgb(path, np.vstack([titles, *rows]))
-
-
-def _tile(image: U8, width: int) -> U8:
-    """The image centred in a 3:2 tile."""
-    height = width * 2 // 3
-    scale = min(width / image.shape[1], height / image.shape[0])
-    size = (max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    top, left = (height - size[1]) // 2, (width - size[0]) // 2
-    bottom, right = height - size[1] - top, width - size[0] - left
-    return np.asarray(cv2.copyMakeBorder(small, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(0, 0, 0)))
-
-
-def _title(name: str, width: int) -> U8:
-    canvas = np.zeros((24, width, 3), np.uint8)
-    cv2.putText(canvas, name[:40], (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
-    return canvas

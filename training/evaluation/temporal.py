@@ -10,15 +10,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.data.image_io import fit
+from training.data.image_io import CLIP_SUFFIXES, fit
 from training.data.pseudo_pairs import F32, U8
 from training.errors import DataError
 
-__all__ = ["CLIP_SUFFIXES", "clip_files", "read_frames", "warping_error"]
+__all__ = ["clip_files", "read_frames", "warping_error"]
 
 Pixels = TypeVar("Pixels", U8, F32)
-
-CLIP_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".ts", ".3gp"}
 
 
 def clip_files(folder: Path) -> list[Path]:

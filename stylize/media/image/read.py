@@ -21,12 +21,12 @@ import numpy.typing as npt
 
 from stylize.errors import InputError
 from stylize.frame import Image
+from stylize.media.formats import CONTAINERS
 from stylize.media.image.color import is_srgb, profile_space, srgb_profile, to_srgb
 from stylize.media.image.exif import orientation_of
 from stylize.media.image.metadata import Metadata
 from stylize.media.image.settings import ImageSettings, shown
 from stylize.media.image.tags import exif_block, file_metadata, missing_bytes, tiff_metadata
-from stylize.media.video.settings import CONTAINERS
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage

@@ -6,36 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, Literal, get_args
 
-__all__ = ["READ_SUFFIXES", "WRITE_SUFFIXES", "ImageSettings", "format_of", "shown"]
+from stylize.media.formats import READ_ONLY_SUFFIXES, WRITE_SUFFIXES
+
+__all__ = ["ImageSettings", "format_of", "shown"]
 
 ImageFormat = Literal["keep", "jpeg", "png", "webp", "tiff", "bmp"]
 ProfilePolicy = Literal["keep", "srgb"]
-
-WRITE_SUFFIXES: Final[dict[str, str]] = {
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".jpe": "jpeg",
-    ".jfif": "jpeg",
-    ".png": "png",
-    ".webp": "webp",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".bmp": "bmp",
-    ".dib": "bmp",
-}
-"""Suffix, in lower case, to the format that is written under it."""
-
-READ_ONLY_SUFFIXES: Final[dict[str, str]] = {
-    ".heic": ".jpg",
-    ".heif": ".jpg",
-    ".hif": ".jpg",
-    ".avif": ".jpg",
-    ".gif": ".png",
-}
-"""Suffix of a format that is read but not written, to the suffix that its result gets."""
-
-READ_SUFFIXES: Final = frozenset(WRITE_SUFFIXES) | frozenset(READ_ONLY_SUFFIXES)
-"""Suffixes, in lower case, that a folder run takes for photos."""
 
 _FORMAT_SUFFIX: Final = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from stylize.errors import InputError
 from stylize.media.ffmpeg import open_media
-from stylize.media.image.settings import READ_SUFFIXES
+from stylize.media.formats import READ_SUFFIXES
 
 __all__ = ["ColorInfo", "StreamInfo", "VideoInfo", "probe_video"]
 

@@ -8,16 +8,9 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
-__all__ = ["CODECS", "CONTAINERS", "IMAGE_SUFFIXES", "VideoSettings", "default_codec", "output_kind"]
+from stylize.media.formats import CONTAINERS
 
-CONTAINERS: dict[str, tuple[str, ...]] = {
-    ".mp4": ("h264", "hevc", "av1", "vp9", "lossless", "h264_nvenc", "hevc_nvenc", "av1_nvenc"),
-    ".m4v": ("h264", "hevc", "lossless", "h264_nvenc", "hevc_nvenc"),
-    ".mov": ("h264", "hevc", "prores", "lossless", "h264_nvenc", "hevc_nvenc"),
-    ".mkv": ("h264", "hevc", "av1", "vp9", "prores", "lossless", "h264_nvenc", "hevc_nvenc", "av1_nvenc"),
-    ".webm": ("av1", "vp9", "av1_nvenc"),
-}
-"""Codecs each container takes; the first is its default."""
+__all__ = ["CODECS", "IMAGE_SUFFIXES", "VideoSettings", "default_codec", "output_kind"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 """Formats of an image sequence."""

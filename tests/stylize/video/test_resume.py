@@ -22,9 +22,10 @@ from stylize.errors import OutputError, ResumeError
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.media.video.source import VideoSource
-from stylize.video.job import stylize_video, work_folder
+from stylize.video.job import stylize_video
 from stylize.video.journal import Journal
 from stylize.video.resume import checksum, open_at
+from stylize.video.work_folder import work_folder
 
 ROOT = Path(__file__).parents[3]
 

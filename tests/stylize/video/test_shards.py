@@ -18,7 +18,7 @@ from stylize.distributed.shard import MissingSegmentsError, find_jobs, join_vide
 from stylize.errors import InputError, OutputError, ResumeError
 from stylize.media.video.settings import VideoSettings
 from stylize.sharding import Shard, shard_of_segment
-from stylize.video.job import work_folder
+from stylize.video.work_folder import work_folder
 
 
 @pytest.fixture(scope="module")
