@@ -123,10 +123,11 @@ def _build(
     *, model: str | None, gpu: int, timing_cache: Path | None, output: Path | None, cache: Path | None,
     force: bool, dry_run: bool, as_json: bool, **values: Any,
 ) -> None:  # fmt: skip
+    from engine.model_store import find_model
     from engine.spec import ModelSpec
     from engine.trt.plan import PlanCache
 
-    folder = _model_folder(model)
+    folder = find_model(model or "full")
     spec = ModelSpec.load(folder)
     config = _config(spec, **values)
     from engine.builder import Builder
@@ -171,26 +172,6 @@ def _config(
         hardware_compatible=hardware_compatible is not None,
         version_compatible=version_compatible,
     )
-
-
-def _model_folder(name: str | None) -> Path:
-    """Folder of a model by name or path, or of the first that is shipped; ModelError lists what there is."""
-    import os
-
-    from platformdirs import user_data_path
-
-    from engine.errors import ModelError
-
-    places = [Path(__file__).parent / "models"]
-    own = os.environ.get("STYLIZE_MODELS") or user_data_path("firewatch-stylizer", appauthor=False) / "models"
-    known = {p.parent.name: p.parent for place in [Path(own), *places] for p in sorted(place.glob("[!.]*/spec.json"))}
-    shipped = sorted(name for name, folder in known.items() if folder.parent in places)
-    if name is None and shipped:
-        return known[shipped[0]]
-    if name is not None and (name in known or (Path(name) / "spec.json").is_file()):
-        return known.get(name) or Path(name)
-    names = ", ".join(sorted(known)) or "none"
-    raise ModelError(f"no model {name!r}: there are {names}; or give a model folder" if name else "give --model")
 
 
 def _dry_run(builder: Any, gpu: int, output: Path | None, as_json: bool) -> None:

@@ -30,9 +30,9 @@ from engine.backends.base import Backend, BackendOptions
 from engine.backends.frames import render_frames
 from engine.builder import reference_picture
 from engine.choice import open_backend
-from engine.cli import _model_folder
 from engine.errors import BackendError, EngineError, OutOfMemoryError
 from engine.metrics import psnr
+from engine.model_store import find_model
 from engine.spec import ModelSpec, NormStatistics, look_weights
 from engine.tiling import Region, Tile
 
@@ -293,7 +293,7 @@ def main(
         if unknown := set(given) - set(known):
             raise click.UsageError(f"unknown: {', '.join(sorted(unknown))}; allowed: {', '.join(known)}")
     try:
-        folder = _model_folder(model)
+        folder = find_model(model or "full")
         spec = ModelSpec.load(folder)
         look = look_weights(spec, spec.looks[0])
         with open_backend(folder, name="openvino", options=BackendOptions(precision="fp32")) as slow:

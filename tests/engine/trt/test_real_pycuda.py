@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from test_bindings import CACHE, fetch
+from real_packages import CACHE, fetch
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 NEEDS = ("pytools", "platformdirs", "siphash24", "mako", "MarkupSafe", "typing_extensions")
 VERSION = f"cp{sys.version_info.major}{sys.version_info.minor}"
 

@@ -14,7 +14,7 @@ import pytest
 from engine_graphs import OnnxBackend, run
 from engine_models import CONFIGS, landscape
 
-from engine.backends import base
+from engine import choice
 from engine.backends.base import BackendOptions
 from engine.backends.mnn import MnnBackend
 from engine.backends.mnn_graph import block_graphs, from_blocks, to_blocks
@@ -25,7 +25,7 @@ from engine.export import read_checkpoint
 from engine.spec import ModelSpec, look_weights
 
 NATIVE = BackendOptions(threads=1)
-SHIPPED = Path(__file__).parents[2] / "engine" / "models"
+SHIPPED = Path(__file__).parents[3] / "engine" / "models"
 
 
 def opened(folder: Path) -> MnnBackend:
@@ -173,7 +173,7 @@ def test_a_run_that_fails(models: dict[str, Path], monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def old_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(base, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(choice, "cpu_has_bf16", lambda: False)
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_without_the_weights(
 ) -> None:
     with pytest.raises(ModelError, match=r"generator\.safetensors is missing: .*--backend openvino"):
         opened(onnx_pair).__enter__()
-    monkeypatch.setattr(base, "WIDE", 8)
+    monkeypatch.setattr(choice, "WIDE", 8)
     with open_backend(onnx_pair, options=BackendOptions(device="cpu", threads=1)) as running:
         assert running.name == "openvino"
     assert "does not work here" not in caplog.text
@@ -215,13 +215,13 @@ def test_mnn_comes_first_where_it_is_the_fastest(monkeypatch: pytest.MonkeyPatch
 def test_narrow_models_are_left_to_openvino(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     options = BackendOptions(device="cpu", threads=1)
     for width, kinds in ((32, {"skip": "mnn", "light": "openvino"}), (33, {"skip": "openvino"})):
-        monkeypatch.setattr(base, "WIDE", width)
+        monkeypatch.setattr(choice, "WIDE", width)
         for kind, expected in kinds.items():
             with open_backend(models[kind], options=options) as running:
                 assert running.name == expected
     shipped = {name: ModelSpec.load(SHIPPED / name) for name in ("full", "light")}
     monkeypatch.undo()
-    assert {name: base._why_not_by_mnn(SHIPPED / name, spec) for name, spec in shipped.items()} == {
+    assert {name: choice._why_not_by_mnn(SHIPPED / name, spec) for name, spec in shipped.items()} == {
         "full": None,
         "light": "the model is narrower than 64 channels",
     }
@@ -229,9 +229,9 @@ def test_narrow_models_are_left_to_openvino(models: dict[str, Path], monkeypatch
 
 @pytest.mark.usefixtures("old_cpu")
 def test_openvino_comes_first_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(choice, "cpu_has_bf16", lambda: True)
     assert names() == ["openvino"] and names(precision="fp32") == ["mnn", "openvino"]
-    monkeypatch.setattr(base, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(choice, "cpu_has_bf16", lambda: False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     ((name, reason),) = candidates("cpu")
     assert name == "openvino" and "not mnn: it is not installed" in reason
@@ -247,20 +247,20 @@ def test_openvino_comes_first_where_it_is(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_bf16_is_read_from_the_flags(monkeypatch: pytest.MonkeyPatch, flags: str, expected: bool) -> None:
-    base.cpu_has_bf16.cache_clear()
+    choice.cpu_has_bf16.cache_clear()
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"processor\t: 0\n{flags}\n")
-    assert base.cpu_has_bf16() is expected
+    assert choice.cpu_has_bf16() is expected
     monkeypatch.undo()
-    base.cpu_has_bf16.cache_clear()
+    choice.cpu_has_bf16.cache_clear()
 
 
 def test_bf16_where_there_are_no_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(*_: object, **__: object) -> str:
         raise FileNotFoundError
 
-    base.cpu_has_bf16.cache_clear()
+    choice.cpu_has_bf16.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", absent)
         patch.setattr("openvino.Core", type("Core", (), {"get_property": lambda *_: ["FP32", "BF16"]}))
-        assert base.cpu_has_bf16()
-    base.cpu_has_bf16.cache_clear()
+        assert choice.cpu_has_bf16()
+    choice.cpu_has_bf16.cache_clear()

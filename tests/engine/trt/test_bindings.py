@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import inspect
 import json
-import os
 import re
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import numpy as np
 import pytest
 from api_usage import Use, module_paths, object_uses
 from engine_models import landscape
-from filelock import FileLock
+from real_packages import CACHE, fetch
 
 from engine.backends.base import BackendOptions
 from engine.backends.tensorrt import TensorRtBackend
@@ -38,24 +37,11 @@ WHEELS = {
     "10.16": "tensorrt-cu12-bindings==10.16.*",
     "11.4": "tensorrt-cu13-bindings==11.4.*",
 }
-CACHE = Path(os.environ.get("FIREWATCH_TEST_CACHE", Path.home() / ".cache" / "firewatch-stylizer-tests"))
 NESTED = ("ILogger.Severity",)
 OURS = {"__init__", "ready"}
 
 Signature = dict[str, tuple[str, bool]]
 """Name of a parameter -> its type and whether it may be left out."""
-
-
-def fetch(requirement: str, folder: Path) -> None:
-    """Download a wheel or source archive with pip, once; skip without a network."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f"{folder.name}.lock"):
-        if any(folder.iterdir()):
-            return
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    if result.returncode:
-        pytest.skip(f"{requirement} cannot be fetched: {result.stderr.strip().splitlines()[-1][:200]}")
 
 
 @pytest.fixture(scope="session", params=WHEELS)
@@ -68,7 +54,7 @@ def bindings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(place / "wheel")
     classes = [item.__name__ for item in double_tensorrt.PUBLIC] + [*NESTED]
-    command = [sys.executable, "-W", "error", str(Path(__file__).with_name("bindings_report.py"))]
+    command = [sys.executable, "-W", "error", str(Path(__file__).parents[1] / "bindings_report.py")]
     arguments = [str(place / "wheel"), version.partition(".")[0], str(place), *classes]
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr

@@ -14,7 +14,7 @@ from training.data.looks import LookPalettes, deepened
 from training.data.poster import ToneRank, flat_shapes, l0_smooth, paint, tone
 from training.data.pseudo_pairs import RANKS, PaletteMap, flatten, rgb_to_lab
 
-SHARED = Path(os.environ.get("FIREWATCH_SHARED", Path(__file__).parents[3] / "shared"))
+SHARED = Path(os.environ.get("FIREWATCH_SHARED", Path(__file__).parents[4] / "shared"))
 
 
 def noisy_step(noise: float = 6.0) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from engine_models import make_model
-from foreign_nets import keras_arrays, keras_forward, keras_generator, random_generator, save_keras, save_keras3
+from importer_nets import keras_arrays, keras_forward, keras_generator, random_generator, save_keras, save_keras3
 
 from engine.backends.base import BackendOptions
 from engine.choice import open_backend

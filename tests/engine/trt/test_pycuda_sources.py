@@ -14,9 +14,9 @@ from pathlib import Path
 
 import double_cuda
 import pytest
-from test_bindings import CACHE, fetch
+from real_packages import CACHE, fetch
 
-ENGINE = Path(__file__).parents[2] / "engine"
+ENGINE = Path(__file__).parents[3] / "engine"
 MODULE = ENGINE / "trt" / "cuda.py"
 
 
