@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 
 from engine.errors import BackendError, ModelError
 from engine.export import CHECKPOINT_FORMAT, Weights, export_model, probe_graph, render_graph
-from engine.importers.net import ForeignNet, evaluate
+from engine.importers.net import ImportedNet, evaluate
 from engine.metrics import psnr
 from engine.spec import ModelSpec, sha256
 
@@ -62,7 +62,7 @@ def import_model(
 
     Known are checkpoints of train-generator (.safetensors), of the PyTorch CycleGAN (.pth, .pt), of
     CycleGAN-Keras (.hdf5, .h5) and of CycleGAN-tensorflow (.index or the folder), and model folders.
-    `look` names the one look of a foreign generator, `generator` the one to take of a TensorFlow
+    `look` names the one look of an imported generator, `generator` the one to take of a TensorFlow
     checkpoint.  The folder appears whole or not at all.
 
     Raises ModelError when the source cannot be read, is no generator, or does not come out the same.
@@ -113,8 +113,8 @@ def _import_tensorflow(prefix: Path, work: Path, name: str, look: str, generator
     return _import_net(read_tensorflow(prefix, generator), work, name, look)
 
 
-def _import_net(net: ForeignNet, work: Path, name: str, look: str) -> ImportReport:
-    """Export a foreign generator and compare it with itself."""
+def _import_net(net: ImportedNet, work: Path, name: str, look: str) -> ImportReport:
+    """Export an imported generator and compare it with itself."""
     from safetensors.numpy import save_file
 
     config, weights = net.config(look), net.weights()

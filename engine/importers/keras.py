@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ModelError
-from engine.importers.net import F32, ForeignNet, Layer, Norm
+from engine.importers.net import F32, ImportedNet, Layer, Norm
 
 __all__ = ["Weights", "net_of", "read_keras"]
 
@@ -32,7 +32,7 @@ ROLES = {2: ("gamma", "beta"), 4: ("gamma", "beta", "moving_mean", "moving_varia
 """What the numbered arrays of a norm are in Keras 3; a convolution has kernel and bias."""
 
 
-def read_keras(path: Path) -> ForeignNet:
+def read_keras(path: Path) -> ImportedNet:
     """Read an HDF5 file that ``save_weights`` wrote.
 
     Raises ModelError for a file that is not one, or whose net is not the CycleGAN generator.
@@ -101,7 +101,7 @@ def net_of(
     kind: str = "CycleGAN-Keras",
     eps: float | None = None,
     notes: tuple[str, ...] = (),
-) -> ForeignNet:
+) -> ImportedNet:
     """The net of layers in their order; `eps` of its instance norm is added to the variance (None: as `EPS` says).
 
     Raises ModelError that says why it is none that can be run.
@@ -140,7 +140,7 @@ def net_of(
     # (out, in) of a resize convolution halve the channels; (in, out) of a transposed one look doubled.
     transposed = convs[behind][0].shape[0] == 2 * convs[behind][0].shape[1]
     up = {"pad": "same", "stride": 2, "transposed": True} if transposed else {"pad": "reflect", "doubled": True}
-    return ForeignNet(
+    return ImportedNet(
         kind=kind,
         notes=notes,
         stem=layer(0, "reflect"),

@@ -1,7 +1,7 @@
 """A generator that was trained elsewhere, as its file describes it, and what it computes.
 
-The readers (`engine.importers.torch`, `engine.importers.keras`) fill a `ForeignNet`; `evaluate` is the
-slow reference, written from the layers alone; `ForeignNet.config` and `ForeignNet.weights` are what
+The readers (`engine.importers.torch`, `engine.importers.keras`) fill a `ImportedNet`; `evaluate` is the
+slow reference, written from the layers alone; `ImportedNet.config` and `ImportedNet.weights` are what
 `engine.export` takes.  `engine.importers.check` binds the two.
 """
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from engine.errors import ModelError
 
-__all__ = ["ForeignNet", "Layer", "Norm", "evaluate"]
+__all__ = ["ImportedNet", "Layer", "Norm", "evaluate"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -52,7 +52,7 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ForeignNet:
+class ImportedNet:
     """A ResNet generator: stem, down, residual blocks, up, head."""
 
     kind: str
@@ -132,7 +132,7 @@ class ForeignNet:
         return result
 
 
-def evaluate(net: ForeignNet, x: F64) -> F64:
+def evaluate(net: ImportedNet, x: F64) -> F64:
     """The net's own arithmetic, layer by layer in float64: ``(3, H, W)`` in -1..1 to the same.
 
     H and W are multiples of ``2 ** len(net.down)``.

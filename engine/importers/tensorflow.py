@@ -16,7 +16,7 @@ import numpy as np
 
 from engine.errors import ModelError
 from engine.importers.keras import Weights, net_of
-from engine.importers.net import F32, ForeignNet
+from engine.importers.net import F32, ImportedNet
 
 __all__ = ["checkpoint_prefix", "net_of_variables", "read_tensorflow"]
 
@@ -73,7 +73,7 @@ def checkpoint_prefix(path: Path) -> Path | None:
     return prefix if with_index or old else None
 
 
-def read_tensorflow(prefix: Path, generator: str | None = None) -> ForeignNet:
+def read_tensorflow(prefix: Path, generator: str | None = None) -> ImportedNet:
     """Read one generator of a checkpoint; see `net_of_variables`.
 
     Raises ModelError for a checkpoint that cannot be read, or has no such generator.
@@ -96,7 +96,7 @@ def read_tensorflow(prefix: Path, generator: str | None = None) -> ForeignNet:
     return net_of_variables(variables, str(prefix), generator)
 
 
-def net_of_variables(variables: Mapping[str, F32], what: str, generator: str | None = None) -> ForeignNet:
+def net_of_variables(variables: Mapping[str, F32], what: str, generator: str | None = None) -> ImportedNet:
     """The generator of that scope (``G``, ``generatorA2B``; None: the one from A to B) by variables of its names.
 
     Raises ModelError that names the generators there are, or says why none can be run.

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from engine.errors import ModelError
-from engine.importers.net import F32, ForeignNet, Layer, Norm
+from engine.importers.net import F32, ImportedNet, Layer, Norm
 
 __all__ = ["read_torch"]
 
@@ -28,7 +28,7 @@ Place = tuple[int, int]
 """Number of a layer in the net, and within a residual block (-1 outside of one)."""
 
 
-def read_torch(path: Path) -> ForeignNet:
+def read_torch(path: Path) -> ImportedNet:
     """Read a state dict without running any code of the file (``weights_only``).
 
     Raises ModelError for a file that is not one, or whose net is not a ResNet generator.
@@ -64,7 +64,7 @@ def _arrays(path: Path, content: Any) -> dict[str, F32]:
     return {str(k).removeprefix("module."): v.to(torch.float32).numpy() for k, v in tensors.items()}
 
 
-def net_of(state: dict[str, F32], what: str) -> ForeignNet:
+def net_of(state: dict[str, F32], what: str) -> ImportedNet:
     """The net of a state dict; ModelError says why it is none that can be run."""
     groups: dict[Place, dict[str, F32]] = {}
     for key, value in state.items():
@@ -85,7 +85,7 @@ def net_of(state: dict[str, F32], what: str) -> ForeignNet:
     pad: Pad = "reflect" if inner[0][1] == 1 else "zero"
     up = [place for place in outer[:-1] if place[0] > last]
     head = groups[outer[-1]]
-    return ForeignNet(
+    return ImportedNet(
         kind="PyTorch CycleGAN",
         stem=_layer(groups, outer[0], "reflect"),
         down=tuple(_layer(groups, place, "zero", stride=2) for place in outer[1:] if place[0] < first),
