@@ -111,7 +111,7 @@ def main(
 def _train(config: object, folder: Path, minutes: float) -> None:
     """Spend what is left of a recipe's time."""
     from training.config import TrainConfig
-    from training.generator.checkpoint import MANIFEST
+    from training.generator.checkpoint import find_state
     from training.trainer import Trainer
 
     assert isinstance(config, TrainConfig)
@@ -120,8 +120,8 @@ def _train(config: object, folder: Path, minutes: float) -> None:
     if left <= 0:
         return
     trainer = Trainer(config, folder)
-    if (folder / MANIFEST).exists():
-        trainer.resume(folder / MANIFEST)
+    if any(folder.glob("last.*")):
+        trainer.resume(find_state(folder))
     click.echo(f"{folder.name}: {left:.1f} minutes")
     if trainer.step < trainer.total_steps:
         trainer.run(minutes=left)

@@ -21,7 +21,7 @@ from training.data.image_io import U8
 from training.devices import autocast_dtype, pick_device, used_memory_mib
 from training.distill import Teacher
 from training.errors import CheckpointError, DivergenceError
-from training.generator.checkpoint import load_generator, load_state, save_generator, save_state
+from training.generator.checkpoint import STATE, load_generator, load_state, save_generator, save_state
 from training.generator.narrow import can_be_narrowed, narrowed
 from training.generator.networks import (
     GeneratorConfig,
@@ -230,9 +230,8 @@ class Trainer:
             raise self._diverged(f"loss {bad[0]}")
 
     def _diverged(self, what: str) -> DivergenceError:
-        kept = (
-            "the last good checkpoint is kept" if any(self.folder.glob("last.*")) else "no checkpoint was written yet"
-        )
+        saved = (self.folder / STATE).exists()
+        kept = "the last good checkpoint is kept" if saved else "no checkpoint was written yet"
         return DivergenceError(
             f"{what} is no longer a number at step {self.step}; {kept}: "
             f"train-generator --resume {self.folder} with a lower --lr, or with --precision fp32"
@@ -290,9 +289,8 @@ class Trainer:
                 f"{path} does not fit these options ({error}): resume with the options it was made with"
             ) from error
         for name, scaler in self.scalers.items():
-            kept = state["scalers"][name] if "scalers" in state else state["scaler"]
-            if kept:  # empty after a run in fp32 or bf16
-                scaler.load_state_dict(kept)
+            if state["scalers"][name]:  # empty after a run in fp32 or bf16
+                scaler.load_state_dict(state["scalers"][name])
         self.ema = {k: v.to(self.device) for k, v in state["ema"].items()}
         self.pool_A.images, self.pool_B.images = (
             [image.to(self.device) for image in pool[: self.config.pool_size]] for pool in state["pools"]

@@ -50,7 +50,6 @@ def test_train_default_packs_and_trains_in_pieces(data, tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == "done"
     assert CliRunner().invoke(module.main, train).stdout.splitlines()[-1] == "done"
-    assert max(p.stat().st_size for p in (tmp_path / "run").iterdir()) <= 16_000_000
     assert len(list((tmp_path / "packed" / "flat").iterdir())) == 4
 
     bad = CliRunner().invoke(module.main, [*train, "--set", "crop=33"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from training.errors import CheckpointError, DivergenceError, TrainingError
-from training.generator.checkpoint import MANIFEST, find_state, load_generator, load_state
+from training.generator.checkpoint import STATE, find_state, load_generator, load_state
 from training.parallel import Parallel
 from training.trainer import Trainer, run_folder
 
@@ -53,19 +53,6 @@ def test_resumed_run_equals_an_uninterrupted_one(tiny, tmp_path, stop):
     assert_same(dict(loaded.state_dict()), whole.ema)
 
 
-def test_the_single_file_state_of_earlier_versions_resumes(tiny, tmp_path):
-    trainer = trained(tiny(), tmp_path / "a", 3)
-    old = tmp_path / "old"
-    old.mkdir()
-    state = load_state(tmp_path / "a" / MANIFEST)
-    state["scaler"] = state.pop("scalers")["G"]
-    torch.save(state, old / "last.pt")
-    other = Trainer(tiny(), old)
-    other.resume(find_state(old))
-    assert other.step == 3
-    assert_same(weights(trainer), weights(other))
-
-
 def test_seeds_differ_and_repeat(tiny, tmp_path):
     a, b, c = (trained(tiny(seed=s, steps=1), tmp_path / str(i)) for i, s in enumerate([1, 1, 2]))
     assert_same(weights(a), weights(b))
@@ -104,7 +91,7 @@ def test_ema_is_the_average_of_weights_and_copies_counters(tiny, tmp_path):
 
 def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(tiny, tmp_path, monkeypatch):
     trainer = trained(tiny(), tmp_path / "run", 3)
-    good = load_state(tmp_path / "run" / MANIFEST)
+    good = load_state(tmp_path / "run" / STATE)
     trainer.total_steps = 6
     step = trainer.train_step
     monkeypatch.setattr(
@@ -112,7 +99,7 @@ def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(tiny, tmp_path, monke
     )
     with pytest.raises(DivergenceError, match=r"step 5; the last good checkpoint is kept: .*--resume .*--lr"):
         trainer.run()
-    kept = load_state(tmp_path / "run" / MANIFEST)
+    kept = load_state(tmp_path / "run" / STATE)
     assert kept["step"] == good["step"] == 3
     torch.testing.assert_close(kept["nets"], good["nets"], rtol=0, atol=0)
 
@@ -123,7 +110,7 @@ def test_a_broken_weight_is_never_saved(tiny, tmp_path):
         trainer.netD_B.scales[0].head.weight[0, 0, 0, 0] = math.inf
     with pytest.raises(DivergenceError, match="netD_B"):
         trainer.save()
-    assert load_state(tmp_path / "run" / MANIFEST)["step"] == 2
+    assert load_state(tmp_path / "run" / STATE)["step"] == 2
     trainer.nets = {}
     trainer.ema["head.bias"][0] = math.nan
     with pytest.raises(DivergenceError, match="averaged generator"):
@@ -133,9 +120,9 @@ def test_a_broken_weight_is_never_saved(tiny, tmp_path):
 def test_another_architecture_is_refused(tiny, tmp_path):
     trained(tiny(), tmp_path / "run", 1)
     with pytest.raises(CheckpointError, match="another architecture"):
-        Trainer(tiny(n_blocks=2), tmp_path / "run").resume(tmp_path / "run" / MANIFEST)
+        Trainer(tiny(n_blocks=2), tmp_path / "run").resume(tmp_path / "run" / STATE)
     with pytest.raises(CheckpointError, match="does not fit these options"):
-        Trainer(tiny(ndf=8), tmp_path / "run").resume(tmp_path / "run" / MANIFEST)
+        Trainer(tiny(ndf=8), tmp_path / "run").resume(tmp_path / "run" / STATE)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -143,7 +130,7 @@ def test_low_precision_trains_and_resumes(tiny, tmp_path, precision):
     config = tiny(precision=precision, warmup_steps=1, steps=2)
     trained(config, tmp_path / "run", 2)
     resumed = Trainer(config, tmp_path / "run")
-    resumed.resume(tmp_path / "run" / MANIFEST)
+    resumed.resume(tmp_path / "run" / STATE)
     resumed.run()
     whole = trained(config, tmp_path / "whole")
     assert_same(weights(whole), weights(resumed))
@@ -207,7 +194,7 @@ def test_content_warmup_ignores_the_pair(tiny, tmp_path):
 def test_a_time_limit_stops_with_a_checkpoint(tiny, tmp_path):
     trainer = Trainer(tiny(), tmp_path)
     assert trainer.run(minutes=1e-9) is False
-    assert load_state(tmp_path / MANIFEST)["step"] == 1
+    assert load_state(tmp_path / STATE)["step"] == 1
     trainer.stopping = True
     assert trainer.run() is False
     assert trainer.step == 2
@@ -220,7 +207,7 @@ def test_stats_of_steps_after_the_checkpoint_are_dropped(tiny, tmp_path):
     with (tmp_path / "stats.jsonl").open("a") as file:
         file.write('{"step": 3}\n{"step": 4, "tor')
     trainer = Trainer(tiny(steps=1), tmp_path)
-    trainer.resume(tmp_path / MANIFEST)
+    trainer.resume(tmp_path / STATE)
     trainer.run()
     steps = [json.loads(line)["step"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3]

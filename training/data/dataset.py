@@ -6,8 +6,6 @@ What step n sees depends on the seed and n alone, so a resumed run sees what it 
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from training.config import TrainConfig
 from training.data.check import check_images, data_files
-from training.data.image_io import U8, fit, read_rgb
+from training.data.image_io import U8, fit, read_rgb, write_rgb
 from training.data.looks import LookPalettes
 from training.data.poster import ToneRank, flat_shapes
 from training.data.pseudo_pairs import PaletteMap
@@ -131,15 +129,7 @@ class PhotoArtDataset:
             self.cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{self.cache} cannot be created ({error}): choose another --cache") from error
-        done, data = cv2.imencode(".png", flat[..., ::-1])
-        part = kept.with_name(f"{key}.{os.getpid()}-{threading.get_ident()}.part")
-        try:
-            assert done
-            part.write_bytes(data.tobytes())
-            part.replace(kept)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise DataError(f"{kept} cannot be written ({error}): free some space or choose another --cache") from error
+        write_rgb(kept, flat)
         return flat
 
     def _photo(self, rng: np.random.Generator) -> tuple[list[U8], list[U8], int]:

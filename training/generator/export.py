@@ -20,7 +20,7 @@ def export_generator(source: Path, out: Path, *, average: bool = True, looks: Se
     """Write the generator of a run folder, of its state, or of another generator file.
 
     Args:
-        source: a run folder, its manifest, or a ``generator.safetensors``.
+        source: a run folder, its state, or a ``generator.safetensors``.
         out: the file to write.
         average: the moving average of the weights; False takes those of the last step.
         looks: names of the looks to keep, in this order; empty keeps all.
