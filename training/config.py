@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from training.files import write_file
 from training.generator.config import GeneratorConfig
 from training.look_names import ANCHORS
 
-__all__ = ["PRECISIONS", "WARMUPS", "TrainConfig"]
+__all__ = ["DISCRIMINATORS", "PRECISIONS", "WARMUPS", "TrainConfig"]
 
+DISCRIMINATORS = ("patch", "projected")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 WARMUPS = ("pairs", "content")
 
@@ -23,9 +25,9 @@ AT_LEAST_ONE = (
     "save_every", "sample_every", "workers", "ndf",
 )  # fmt: skip
 NOT_NEGATIVE = (
-    "warmup_steps", "steps", "epochs", "lr", "warmup_lr", "look_lr", "lambda_cycle", "lambda_identity", "lambda_pair",
-    "lambda_detail", "lambda_edge", "lambda_flat", "lambda_structure", "lambda_frame", "pool_size", "clip", "threads",
-    "seed",
+    "warmup_steps", "steps", "epochs", "lr", "warmup_lr", "look_lr", "lambda_gan", "lambda_cycle", "lambda_identity",
+    "lambda_pair", "lambda_detail", "lambda_edge", "lambda_flat", "lambda_structure", "lambda_frame", "pool_size", "clip",
+    "threads", "seed",
 )  # fmt: skip
 SHARES = ("decay_start", "label_smoothing", "ema")
 
@@ -64,12 +66,17 @@ class TrainConfig:
     """`resize` or `transposed`."""
     looks: tuple[str, ...] = tuple(ANCHORS)
     """Looks that the generator learns; one name alone gives a plain generator."""
+    discriminator: str = "patch"
+    """`patch`: PatchGANs with the least-squares loss; `projected`: heads on pretrained features with the hinge loss
+    (Sauer et al. 2021)."""
     ndf: int = 64
-    """Channels of the discriminator's first convolution."""
+    """Channels of the discriminator's first convolution, or of a projected one's heads."""
     scales: int = 2
-    """Discriminators, each at half the size of the one before; 1 is the plain PatchGAN."""
+    """PatchGANs, each at half the size of the one before; 1 is the plain one."""
     dense: bool = False
-    """One score per image instead of one per patch."""
+    """PatchGANs give one score per image instead of one per patch."""
+    feature_strides: tuple[int, ...] = (4, 8, 16)
+    """Strides of the features that a projected discriminator looks at: of 4, 8, 16 and 32."""
 
     warmup: str = "pairs"
     """What the warm-up teaches: `pairs` (photo to pseudo-pair) or `content` (photo to itself, as in AnimeGAN)."""
@@ -102,6 +109,8 @@ class TrainConfig:
     discriminator_steps: int = 1
     """Discriminator updates per step."""
 
+    lambda_gan: float = 1.0
+    """Weight of the adversarial loss."""
     lambda_cycle: float = 10.0
     """Weight of |rec - real|; 0 trains without the way back, at a third of the cost."""
     lambda_identity: float = 0.5
@@ -123,7 +132,7 @@ class TrainConfig:
     frame_every: int = 4
     """Compute the frame-difference loss in every k-th step only."""
     label_smoothing: float = 0.0
-    """Real patches are pulled towards 1 minus this."""
+    """PatchGANs pull real patches towards 1 minus this."""
     augment: bool = True
     """Differentiable augmentation of what the discriminators see (colour is left alone)."""
     pool_size: int = 50
@@ -152,9 +161,26 @@ class TrainConfig:
     tensorboard: bool = False
     """Write losses and grids for TensorBoard as well (extra `tensorboard`)."""
 
-    def __post_init__(self) -> None:  # noqa: PLR0912  one line per rule
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        self._check_discriminator()
         if self.crop < 32 or self.crop % 8:
             raise ValueError(f"crops are a multiple of 8 from 32 up, got {self.crop = }")
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"zoom is a range above 0, got {self.zoom = }")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision, got {self.precision = }; allowed: {', '.join(PRECISIONS)}")
+        if self.warmup not in WARMUPS:
+            raise ValueError(f"unknown warm-up, got {self.warmup = }; allowed: {', '.join(WARMUPS)}")
+        unknown = [name for name in self.looks if name not in ANCHORS]
+        if unknown:
+            raise ValueError(f"unknown look {unknown[0]!r}; allowed: {', '.join(ANCHORS)}")
+        self.generator  # noqa: B018  validates the architecture as well
+
+    def _check_numbers(self) -> None:
+        for name, value in vars(self).items():
+            if any(isinstance(v, float) and not math.isfinite(v) for v in (value if type(value) is tuple else [value])):
+                raise ValueError(f"{name} is a finite number, got {value}")
         for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} starts at 1, got {getattr(self, name)}")
@@ -164,20 +190,19 @@ class TrainConfig:
         for name in SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share 0..1, got {getattr(self, name)}")
-        if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"zoom is a range above 0, got {self.zoom = }")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"unknown precision, got {self.precision = }; allowed: {', '.join(PRECISIONS)}")
-        if self.warmup not in WARMUPS:
-            raise ValueError(f"unknown warm-up, got {self.warmup = }; allowed: {', '.join(WARMUPS)}")
+
+    def _check_discriminator(self) -> None:
+        if self.discriminator not in DISCRIMINATORS:
+            raise ValueError(f"unknown discriminator {self.discriminator!r}; allowed: {', '.join(DISCRIMINATORS)}")
         if self.scales not in (1, 2, 3):
             raise ValueError(f"1 to 3 discriminator scales, got {self.scales = }")
-        if self.crop < 24 * 2 ** (self.scales - 1):
+        if self.discriminator == "patch" and self.crop < 24 * 2 ** (self.scales - 1):
             raise ValueError(f"{self.scales} discriminator scales need larger crops, got {self.crop = }")
-        unknown = [name for name in self.looks if name not in ANCHORS]
-        if unknown:
-            raise ValueError(f"unknown look {unknown[0]!r}; allowed: {', '.join(ANCHORS)}")
-        self.generator  # noqa: B018  validates the architecture as well
+        if self.discriminator == "projected" and (self.dense or self.label_smoothing):
+            raise ValueError("dense and label_smoothing are settings of PatchGANs: leave them out with projected")
+        strides = self.feature_strides
+        if not strides or list(strides) != sorted({4, 8, 16, 32} & set(strides)):
+            raise ValueError(f"feature_strides are of 4, 8, 16, 32, in this order, got {strides}")
 
     @property
     def generator(self) -> GeneratorConfig:

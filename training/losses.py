@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +11,60 @@ from torch import Tensor
 
 from training.evaluation.metrics import GRADIENT_CONSTANT
 
-__all__ = ["blur", "diff_augment", "edge_loss", "lsgan", "pair_loss", "structure_loss", "total_variation"]
+__all__ = [
+    "HINGE",
+    "GanLoss",
+    "blur",
+    "diff_augment",
+    "edge_loss",
+    "hinge_discriminator",
+    "hinge_generator",
+    "lsgan",
+    "lsgan_loss",
+    "pair_loss",
+    "structure_loss",
+    "total_variation",
+]
+
+Scores = Sequence[Tensor]
+"""Score maps ``(N, 1, h, w)`` of a discriminator, one for each of its scales."""
+
+
+@dataclass(frozen=True)
+class GanLoss:
+    """The two sides of an adversarial loss."""
+
+    generator: Callable[[Scores], Tensor]
+    """Loss of the generator from the scores of its fakes."""
+    discriminator: Callable[[Scores, Scores], Tensor]
+    """Loss of the discriminator from the scores of real images and of fakes."""
 
 
 def lsgan(scores: Sequence[Tensor], target: float) -> Tensor:
     """Least-squares GAN loss (Mao et al. 2017), the mean over all scales of a discriminator."""
     return torch.stack([(s.float() - target).square().mean() for s in scores]).mean()
+
+
+def lsgan_loss(label_smoothing: float = 0.0) -> GanLoss:
+    """LSGAN, halved for the discriminator as in the CycleGAN paper; its real target is 1 - `label_smoothing`."""
+    return GanLoss(
+        generator=lambda fake: lsgan(fake, 1.0),
+        discriminator=lambda real, fake: 0.5 * (lsgan(real, 1.0 - label_smoothing) + lsgan(fake, 0.0)),
+    )
+
+
+def hinge_generator(fake: Scores) -> Tensor:
+    """Minus the mean score, summed over the scales (Lim and Ye 2017, arXiv 1705.02894; Sauer et al. 2021)."""
+    return torch.stack([-s.float().mean() for s in fake]).sum()
+
+
+def hinge_discriminator(real: Scores, fake: Scores) -> Tensor:
+    """Real scores below 1 and fake ones above -1 cost their distance; summed over the scales."""
+    on_real = torch.stack([F.relu(1 - s.float()).mean() for s in real]).sum()
+    return on_real + torch.stack([F.relu(1 + s.float()).mean() for s in fake]).sum()
+
+
+HINGE = GanLoss(generator=hinge_generator, discriminator=hinge_discriminator)
 
 
 def edge_loss(image: Tensor, target: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.config import TrainConfig
 from training.data.dataset import Batch
-from training.losses import blur, diff_augment, lsgan, pair_loss, structure_loss, total_variation
+from training.losses import HINGE, blur, diff_augment, lsgan_loss, pair_loss, structure_loss, total_variation
 
 __all__ = ["Losses", "Objective", "StepDraws"]
 
@@ -66,6 +66,7 @@ class Objective:
         self, config: TrainConfig, nets: Mapping[str, nn.Module], synced: Mapping[str, nn.Module], dtype: torch.dtype
     ) -> None:
         self.config, self.dtype = config, dtype
+        self.gan = HINGE if config.discriminator == "projected" else lsgan_loss(config.label_smoothing)
         self.netG_A, self.netG_B = synced["netG_A"], synced["netG_B"]
         self.netD_A, self.netD_B = synced["netD_A"], synced["netD_B"]
         # While the generators learn, the judges stand still: no gradients, nothing to average.
@@ -86,15 +87,15 @@ class Objective:
 
     def generators(self, batch: Batch, draws: StepDraws) -> tuple[Losses, dict[str, Tensor]]:
         """GAN, cycle, identity and pseudo-pair terms of netG_A and netG_B; and the fakes."""
-        config, cycle = self.config, self.config.lambda_cycle
+        config, cycle, gan = self.config, self.config.lambda_cycle, self.config.lambda_gan
         with self._still(), self._autocast(batch.real_A.device):
             fake_B = self.netG_A(batch.real_A, batch.look_A)
             fakes = {"fake_B": self._crops(fake_B).detach().float()}
-            losses = {"G_A": lsgan(self.judge_A(self._augment(self._crops(fake_B), draws, 0)), 1.0)}
+            losses = {"G_A": gan * self.gan.generator(self.judge_A(self._augment(self._crops(fake_B), draws, 0)))}
             if cycle > 0:
                 fake_A = self.netG_B(batch.real_B)
                 fakes["fake_A"] = self._crops(fake_A).detach().float()
-                losses["G_B"] = lsgan(self.judge_B(self._augment(self._crops(fake_A), draws, 1)), 1.0)
+                losses["G_B"] = gan * self.gan.generator(self.judge_B(self._augment(self._crops(fake_A), draws, 1)))
                 rec_A, rec_B = self.netG_B(fake_B), self.netG_A(fake_A, batch.look_B)
                 losses["cycle_A"] = cycle * F.l1_loss(rec_A.float(), batch.real_A)
                 losses["cycle_B"] = cycle * F.l1_loss(rec_B.float(), batch.real_B)
@@ -113,7 +114,7 @@ class Objective:
         return losses, fakes
 
     def discriminators(self, batch: Batch, fake_B: Tensor, fake_A: Tensor | None, draws: StepDraws) -> Losses:
-        """Real crops against pooled fake ones, halved as in the paper."""
+        """Real crops against pooled fake ones."""
         with self._autocast(fake_B.device):
             losses = {"D_A": self._judge(self.netD_A, self._crops(batch.real_B), fake_B, draws, 2)}
             if fake_A is not None:
@@ -125,8 +126,8 @@ class Objective:
         return images[len(images) // 2 :] if self.config.views else images
 
     def _judge(self, net: nn.Module, real: Tensor, fake: Tensor, draws: StepDraws, salt: int) -> Tensor:
-        on_real = lsgan(net(self._augment(real, draws, salt)), 1.0 - self.config.label_smoothing)
-        return 0.5 * (on_real + lsgan(net(self._augment(fake, draws, salt + 1)), 0.0))
+        on_real, on_fake = net(self._augment(real, draws, salt)), net(self._augment(fake, draws, salt + 1))
+        return self.gan.discriminator(on_real, on_fake)
 
     def _regularisers(self, batch: Batch, fake_B: Tensor, draws: StepDraws) -> Losses:
         config = self.config
@@ -157,14 +158,15 @@ class Objective:
 
     @contextlib.contextmanager
     def _still(self) -> Iterator[None]:
-        judges = (self.judge_A, self.judge_B)
-        for net in judges:
-            net.requires_grad_(False)
+        # A projected discriminator has a part that never learns: it is left as it is.
+        learning = [p for net in (self.judge_A, self.judge_B) for p in net.parameters() if p.requires_grad]
+        for parameter in learning:
+            parameter.requires_grad_(False)
         try:
             yield
         finally:
-            for net in judges:
-                net.requires_grad_(True)
+            for parameter in learning:
+                parameter.requires_grad_(True)
 
     @contextlib.contextmanager
     def _autocast(self, device: torch.device) -> Iterator[None]:

@@ -10,67 +10,63 @@ import ast
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar, get_type_hints
 
 import click
 
-from training.config import PRECISIONS, WARMUPS, TrainConfig
+from training.config import DISCRIMINATORS, PRECISIONS, WARMUPS, TrainConfig
 from training.generator.config import ARCHITECTURES, UPSAMPLINGS
 
-__all__ = ["SECTIONS", "NameList", "SectionedGroup", "SectionedOption", "config_options", "field_help"]
+__all__ = ["SECTIONS", "FiniteRange", "NameList", "SectionedGroup", "SectionedOption", "config_options", "field_help"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Folders": ("photos", "art", "out", "samples", "cache", "init", "teacher", "check_folders"),
     "Generator": ("architecture", "ngf", "n_blocks", "n_downsampling", "upsample", "looks"),
-    "Discriminator": ("ndf", "scales", "dense", "label_smoothing", "augment", "pool_size"),
+    "Discriminator": (
+        "discriminator", "ndf", "scales", "dense", "feature_strides", "label_smoothing", "augment", "pool_size",
+    ),
     "Schedule": (
         "warmup", "warmup_steps", "warmup_back_every", "steps", "epochs", "decay_start", "batch", "crop", "views",
         "zoom", "lr", "warmup_lr", "look_lr", "generator_steps", "discriminator_steps", "ema", "clip", "seed",
     ),
     "Losses": (
-        "lambda_cycle", "lambda_identity", "identity_every", "lambda_pair", "lambda_detail", "lambda_edge",
-        "lambda_flat", "lambda_structure", "lambda_frame", "frame_every",
+        "lambda_gan", "lambda_cycle", "lambda_identity", "identity_every", "lambda_pair", "lambda_detail",
+        "lambda_edge", "lambda_flat", "lambda_structure", "lambda_frame", "frame_every",
     ),
     "Machine": (
         "precision", "device", "compile", "threads", "workers", "save_every", "sample_every", "tensorboard",
     ),
 }  # fmt: skip
 
-_FOLDER = click.Path(file_okay=False)
-_TYPES: dict[str, Any] = {
-    "photos": _FOLDER,
-    "art": _FOLDER,
-    "out": _FOLDER,
-    "samples": _FOLDER,
-    "cache": _FOLDER,
-    "init": click.Path(),
-    "teacher": click.Path(),
-    "architecture": click.Choice(ARCHITECTURES),
-    "upsample": click.Choice(UPSAMPLINGS),
-    "precision": click.Choice(PRECISIONS),
-    "warmup": click.Choice(WARMUPS),
-    "n_downsampling": click.IntRange(1, 3),
-    "scales": click.IntRange(1, 3),
-    "crop": click.IntRange(min=32),
-    "decay_start": click.FloatRange(0, 1),
-    "label_smoothing": click.FloatRange(0, 1),
-    "ema": click.FloatRange(0, 1),
-}
-
 
 class NameList(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
-    """Names separated by commas."""
+    """Names separated by commas; with `kind` int, whole numbers."""
 
-    name = "name,name,..."
+    def __init__(self, kind: type[str] | type[int] = str) -> None:
+        self.kind, self.name = kind, "n,n,..." if kind is int else "name,name,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """A tuple of the names; tuples pass through."""
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return tuple(value)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str | int, ...]:
+        """A tuple of the names or numbers; tuples pass through."""
+        if not isinstance(value, str):
+            return tuple(value)
+        try:
+            return tuple(self.kind(part.strip()) for part in value.split(",") if part.strip())
+        except ValueError:
+            self.fail(f"{value!r} is no list of whole numbers separated by commas", param, ctx)
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without nan and infinity, which pass every comparison of click's own."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A finite number of the range."""
+        if not math.isfinite(float(click.FLOAT.convert(value, param, ctx))):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class SectionedOption(click.Option):
@@ -95,6 +91,29 @@ class SectionedGroup(click.Group):
             with formatter.section(title):
                 formatter.write_dl(records)
         self.format_commands(ctx, formatter)
+
+
+_FOLDER = click.Path(file_okay=False)
+_TYPES: dict[str, Any] = {
+    "photos": _FOLDER,
+    "art": _FOLDER,
+    "out": _FOLDER,
+    "samples": _FOLDER,
+    "cache": _FOLDER,
+    "init": click.Path(),
+    "teacher": click.Path(),
+    "architecture": click.Choice(ARCHITECTURES),
+    "discriminator": click.Choice(DISCRIMINATORS),
+    "upsample": click.Choice(UPSAMPLINGS),
+    "precision": click.Choice(PRECISIONS),
+    "warmup": click.Choice(WARMUPS),
+    "n_downsampling": click.IntRange(1, 3),
+    "scales": click.IntRange(1, 3),
+    "crop": click.IntRange(min=32),
+    "decay_start": FiniteRange(0, 1),
+    "label_smoothing": FiniteRange(0, 1),
+    "ema": FiniteRange(0, 1),
+}
 
 
 @functools.cache
@@ -128,8 +147,9 @@ def _option(section: str, field: dataclasses.Field[Any], hint: Any) -> Callable[
     }  # fmt: skip
     if hint is bool:
         flag = f"{flag}/--no-{flag[2:]}"
-    elif hint == tuple[str, ...]:
-        settings |= {"type": NameList(), "default": ",".join(default or ())}
+    elif hint in (tuple[str, ...], tuple[int, ...]):
+        kind = int if hint == tuple[int, ...] else str
+        settings |= {"type": NameList(kind), "default": ",".join(map(str, default or ()))}
     elif hint == tuple[float, float]:
         settings |= {"type": float, "nargs": 2}
     else:

@@ -32,6 +32,7 @@ from training.generator.networks import (
     init_weights,
     set_views_first,
 )
+from training.generator.projected import ProjectedDiscriminator
 from training.image_pool import ImagePool
 from training.objective import Losses, Objective, StepDraws
 from training.parallel import Parallel
@@ -81,15 +82,12 @@ class Trainer:
             self.teacher = Teacher(Path(config.teacher), config.looks, views=config.views, device=self.device)
         way_back = {**config.generator.to_dict(), "looks": ["photo"]}
         self.netG_B = build_generator(GeneratorConfig.from_dict(way_back))
-        self.netD_A = MultiScaleDiscriminator(config.scales, ndf=config.ndf, dense=config.dense)
-        self.netD_B = MultiScaleDiscriminator(config.scales, ndf=config.ndf, dense=config.dense)
+        self.netD_A, self.netD_B = _discriminator(config), _discriminator(config)
         self.nets: dict[str, nn.Module] = {
             "netG_A": self.netG_A, "netG_B": self.netG_B, "netD_A": self.netD_A, "netD_B": self.netD_B,
         }  # fmt: skip
         synced = {}
         for name, net in self.nets.items():
-            if "D" in name:
-                init_weights(net)
             set_views_first(net, config.views)
             net.to(self.device)
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -101,7 +99,9 @@ class Trainer:
         adam: Any = {"lr": config.lr, "betas": (0.5, 0.999)}
         self.optimizers = {
             "G": torch.optim.Adam(_generator_groups((self.netG_A, self.netG_B), config.look_lr), **adam),
-            "D": torch.optim.Adam([*self.netD_A.parameters(), *self.netD_B.parameters()], **adam),
+            "D": torch.optim.Adam(
+                [p for net in (self.netD_A, self.netD_B) for p in net.parameters() if p.requires_grad], **adam
+            ),
         }
         # One scaler each: an overflow in one player must not move the other's scale.
         scaled = self.dtype == torch.float16
@@ -319,6 +319,15 @@ def _first_generator(config: TrainConfig) -> ResnetGenerator | LightGenerator:
                 "give a generator of the same architecture and looks to --init"
             )
         net.load_state_dict(given.state_dict())
+    return net
+
+
+def _discriminator(config: TrainConfig) -> nn.Module:
+    """A fresh discriminator of the kind that the run asks for."""
+    if config.discriminator == "projected":
+        return ProjectedDiscriminator(config.ndf, strides=config.feature_strides)
+    net = MultiScaleDiscriminator(config.scales, ndf=config.ndf, dense=config.dense)
+    init_weights(net)
     return net
 
 

@@ -9,7 +9,17 @@ import torch
 
 from training.evaluation.metrics import gradient_similarity
 from training.image_pool import ImagePool
-from training.losses import blur, diff_augment, edge_loss, lsgan, pair_loss, structure_loss, total_variation
+from training.losses import (
+    blur,
+    diff_augment,
+    edge_loss,
+    hinge_discriminator,
+    hinge_generator,
+    lsgan,
+    pair_loss,
+    structure_loss,
+    total_variation,
+)
 from training.objective import StepDraws
 from training.trainer import Trainer
 
@@ -20,6 +30,14 @@ def test_lsgan_by_hand():
     assert lsgan(scores, 1.0).item() == pytest.approx(0.875)
     # scale 1: (0 + 1 + 4 + 9) / 4 = 3.5; scale 2: 0.25
     assert lsgan(scores, 0.0).item() == pytest.approx(1.875)
+
+
+def test_hinge_by_hand():
+    real = [torch.tensor([[2.0, 0.5]]), torch.tensor([-1.0])]
+    fake = [torch.tensor([[-3.0, 0.0]]), torch.tensor([0.5])]
+    # relu(1 - 2), relu(1 - 0.5) -> mean 0.25; relu(1 + 1) = 2; relu(1 - 3), relu(1 + 0) -> 0.5; relu(1 + 0.5) = 1.5
+    assert hinge_discriminator(real, fake).item() == pytest.approx(0.25 + 2 + 0.5 + 1.5)
+    assert hinge_generator(fake).item() == pytest.approx(1.5 - 0.5)
 
 
 def test_edges_and_total_variation_by_hand():
