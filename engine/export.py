@@ -64,8 +64,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, 
         raise ModelError(f"{path} cannot be read as safetensors ({error})") from error
     if metadata.get("format") != CHECKPOINT_FORMAT:
         raise ModelError(f"{path} was not written by train-generator: it lacks the {CHECKPOINT_FORMAT} metadata")
-    config = json.loads(metadata["config"])
-    expected = Program.of(config).parameters(len(config["looks"]))
+    try:
+        config = json.loads(metadata["config"])
+        expected = Program.of(config).parameters(len(config["looks"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} does not say what its generator looks like (metadata config: {error})") from error
     for name, shape in expected.items():
         if name not in weights or weights[name].shape != shape:
             found = weights[name].shape if name in weights else "nothing"

@@ -76,6 +76,8 @@ def check_name(name: str) -> str:
     """A name for a new model; ValueError says what is wrong with it."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ValueError(f"a model's name is made of letters, digits, '.', '_' and '-', got {name!r}: choose --name")
+    if name == "auto":
+        raise ValueError("auto stands for the model that the program chooses: choose another --name")
     if name in shipped_models():
         raise ValueError(f"{name} is the name of a model that comes with the program: choose another --name")
     return name

@@ -52,7 +52,8 @@ class TrainConfig:
     teacher: str | None = None
     """Generator whose output takes the place of pseudo-pairs and art (see `train-generator distill`)."""
     check_folders: bool = True
-    """Read every image once before training, and refuse folders that look swapped."""
+    """Read every image once before training, and refuse folders that look swapped; without it, images that cannot be
+    read are left out as they come up."""
 
     architecture: str = "resnet9-skip"
     """`resnet9`: the plain net; `resnet9-skip`: with feature skips; `light`: a quarter of the resolution inside."""

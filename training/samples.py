@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from training.config import TrainConfig
 from training.data.image_io import image_files, read_rgb, write_rgb
 from training.data.pseudo_pairs import U8
+from training.errors import DataError
 from training.generator.networks import build_generator
 
 __all__ = ["sample_photos", "stylize_array", "write_grid"]
@@ -20,10 +22,18 @@ WIDTH, HEIGHT, ROWS = 288, 192, 6
 
 
 def sample_photos(folder: str) -> list[U8]:
-    """Up to six photos, spread over the folder, at one size."""
+    """Up to six photos that can be read, spread over the folder, at one size; DataError if there is none."""
     files = image_files(folder)
-    files = files[:: max(1, len(files) // ROWS)][:ROWS]
-    return [np.asarray(cv2.resize(read_rgb(f), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)) for f in files]
+    spread = files[:: max(1, len(files) // ROWS)]
+    photos: list[U8] = []
+    for file in dict.fromkeys((*spread, *files)):
+        if len(photos) == min(ROWS, len(spread)):
+            break
+        with contextlib.suppress(DataError):  # the next one takes the place of an unreadable one
+            photos.append(np.asarray(cv2.resize(read_rgb(file), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)))
+    if not photos:
+        raise DataError(f"no photo in {folder} can be read: give another folder to --samples or --photos")
+    return photos
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from engine.architecture import Program
 from engine.errors import BackendError, ModelError
 from engine.export import CHECKPOINT_FORMAT, Weights, export_model, probe_graph, render_graph
 from engine.importers.net import ImportedNet, evaluate
@@ -65,8 +66,11 @@ def import_model(
     `look` names the one look of an imported generator, `generator` the one to take of a TensorFlow
     checkpoint.  The folder appears whole or not at all.
 
-    Raises ModelError when the source cannot be read, is no generator, or does not come out the same.
+    Raises ModelError when the source cannot be read, is no generator, or does not come out the same, or when the
+    folder cannot be written.
     """
+    from safetensors import SafetensorError
+
     from engine.importers.tensorflow import checkpoint_prefix
 
     prefix = None if (source / "spec.json").is_file() else checkpoint_prefix(source)
@@ -74,16 +78,23 @@ def import_model(
         raise ModelError(f"{source} does not exist: check the name")
     if prefix is None and generator is not None:
         raise ModelError(f"{source} holds one model: a generator can be chosen of a TensorFlow checkpoint alone")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".import-") as temporary:
-        work = Path(temporary) / "model"
-        if prefix is None:
-            report = _import(source, work, name, look)
-        else:
-            report = _import_tensorflow(prefix, work, name, look, generator)
-        if folder.exists():
-            shutil.rmtree(folder)
-        work.rename(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".import-") as temporary:
+            work = Path(temporary) / "model"
+            if prefix is None:
+                report = _import(source, work, name, look)
+            else:
+                report = _import_tensorflow(prefix, work, name, look, generator)
+            if folder.exists():
+                folder.rename(Path(temporary) / "before")
+            work.rename(folder)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelError(
+            f"{folder} cannot be written ({reason}): free some space, or keep your models in another folder "
+            "(environment variable STYLIZE_MODELS)"
+        ) from error
     return report
 
 
@@ -120,6 +131,11 @@ def _import_net(net: ImportedNet, work: Path, name: str, look: str) -> ImportRep
     config, weights = net.config(look), net.weights()
     if bad := sorted(key for key, value in weights.items() if not np.isfinite(value).all()):
         raise ModelError(f"the checkpoint holds numbers that are not finite ({bad[0]}): take an earlier one")
+    for key, shape in Program.of(config).parameters(1).items():
+        if weights[key].shape != shape:
+            raise ModelError(
+                f"{key} has the shape {weights[key].shape}, expected {shape}: this is no CycleGAN generator"
+            )
     view = check_picture()
     expected = evaluate(net, (view.astype(np.float64) / 127.5 - 1).transpose(2, 0, 1)).transpose(1, 2, 0)
     error = float_error(config, weights, view, expected)

@@ -45,7 +45,7 @@ def read_keras(path: Path) -> ImportedNet:
         with h5py.File(path, "r") as file:
             root = file.get("model_weights", file)
             layers = _layers(root) if "layer_names" in root.attrs else _numbered(root["layers"])
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read as weights of Keras ({error}): save them with save_weights") from error
     return net_of(layers, str(path))
 
@@ -82,6 +82,9 @@ def _numbered(group: Any) -> list[tuple[str, Weights]]:
         kind = "norm" if arrays[0].ndim == 1 else match[1]
         norm_kinds |= {match[1]} if kind == "norm" else set()
         kinds.setdefault(kind, []).append((int(match[2] or 0), name, dict(zip(roles, arrays, strict=False))))
+    for kind, entries in kinds.items():
+        if kind != "norm" and sorted(entry[0] for entry in entries) != list(range(len(entries))):
+            raise ValueError(f"the numbers of the layers {kind} have a gap: a layer is missing")
     parts = {kind: [entry[1:] for entry in sorted(entries, key=lambda e: e[0])] for kind, entries in kinds.items()}
     convs, ups, norms = (parts.pop(kind, []) for kind in ("conv2d", "conv2d_transpose", "norm"))
     if parts or not convs or len(norm_kinds) > 1 or len(norms) not in (0, len(convs) + len(ups) - 1):

@@ -50,6 +50,12 @@ class Layer:
     doubled: bool = False
     """The input is first enlarged x2, nearest neighbour."""
 
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Of what goes in and what comes out."""
+        first, second = self.weight.shape[:2]
+        return (first, second) if self.transposed else (second, first)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImportedNet:
@@ -66,14 +72,23 @@ class ImportedNet:
     """What had to be assumed."""
 
     def __post_init__(self) -> None:
-        ends = self.stem.weight.shape[1], self.head.weight.shape[0]
-        if ends != (3, 3):
-            raise ModelError(f"a generator takes and gives RGB, this one has {ends[0]} channels in and {ends[1]} out")
         if not self.down or len(self.down) != len(self.up):
             raise ModelError(f"{len(self.down)} halvings but {len(self.up)} doublings: this is no CycleGAN generator")
-        width = self.stem.weight.shape[0] * 2 ** len(self.down)
-        if any(layer.weight.shape[:2] != (width, width) for block in self.blocks for layer in block):
-            raise ModelError(f"residual blocks of {width} channels were expected: this is no CycleGAN generator")
+        for name, layer in (*self.normed(), ("head", self.head)):
+            _check_arrays(name, layer)
+        ends = self.stem.channels[0], self.head.channels[1]
+        if ends != (3, 3):
+            raise ModelError(f"a generator takes and gives RGB, this one has {ends[0]} channels in and {ends[1]} out")
+        before, ngf = 3, self.stem.channels[1]
+        widths = [ngf, *(ngf * 2 ** (i + 1) for i in range(len(self.down)))]
+        widths += [widths[-1]] * (2 * len(self.blocks)) + widths[-2::-1]
+        for (name, layer), width in zip((*self.normed(), ("head", self.head)), (*widths, 3), strict=True):
+            if layer.channels != (before, width):
+                found = " to ".join(map(str, layer.channels))
+                raise ModelError(
+                    f"{name} leads from {found} channels, expected {before} to {width}: is a layer missing?"
+                )
+            before = width
 
     def normed(self) -> Iterator[tuple[str, Layer]]:
         """Every layer but the head, with its name in a `cyclegan` checkpoint."""
@@ -86,16 +101,18 @@ class ImportedNet:
     def config(self, look: str) -> dict[str, Any]:
         """Config of `engine.cyclegan`."""
         norms = [layer.norm for _, layer in self.normed()]
-        instance = {norm is not None and norm.mean is None for norm in norms}
-        if len(instance) > 1:
-            raise ModelError("some layers have instance norm and some have not: this mixture is not supported")
+        kinds = {"no" if norm is None else "instance" if norm.mean is None else "batch" for norm in norms}
+        if len(kinds) > 1:
+            raise ModelError(
+                f"some layers have {' norm, some '.join(sorted(kinds))} norm: this mixture is not supported"
+            )
         return {
             "architecture": "cyclegan",
             "ngf": int(self.stem.weight.shape[0]),
             "n_blocks": len(self.blocks),
             "n_downsampling": len(self.down),
             "upsample": "transposed" if self.up[0].transposed else "resize",
-            "norm": "instance" if instance == {True} else "affine",
+            "norm": "instance" if kinds == {"instance"} else "affine",
             "eps": norms[0].eps if norms[0] is not None else 1e-5,
             "eps_outside": norms[0].eps_outside if norms[0] is not None else 0.0,
             "pads": {
@@ -130,6 +147,21 @@ class ImportedNet:
         bias = self.head.bias if self.head.bias is not None else np.zeros(3)
         result["head.bias"] = np.asarray(bias, np.float32)
         return result
+
+
+def _check_arrays(name: str, layer: Layer) -> None:
+    """ModelError where the arrays of a layer do not fit each other."""
+    shape = layer.weight.shape
+    if len(shape) != 4 or shape[2] != shape[3]:
+        raise ModelError(f"{name} has a weight of shape {shape}: this is no convolution of a CycleGAN generator")
+    arrays: dict[str, F32 | None] = {"bias": layer.bias}
+    if (norm := layer.norm) is not None:
+        if (norm.mean is None) != (norm.variance is None):
+            raise ModelError(f"{name} has a norm with half of its statistics: the file is damaged")
+        arrays |= {"gamma": norm.gamma, "beta": norm.beta, "mean": norm.mean, "variance": norm.variance}
+    for key, array in arrays.items():
+        if array is not None and array.shape != (layer.channels[1],):
+            raise ModelError(f"{name} has {layer.channels[1]} channels, its {key} has the shape {array.shape}")
 
 
 def evaluate(net: ImportedNet, x: F64) -> F64:

@@ -61,7 +61,10 @@ def _arrays(path: Path, content: Any) -> dict[str, F32]:
     tensors = {k: v for k, v in content.items() if torch.is_tensor(v)} if isinstance(content, dict) else {}
     if not tensors:
         raise ModelError(f"{path} holds no state dict: save the generator's state_dict() with torch.save")
-    return {str(k).removeprefix("module."): v.to(torch.float32).numpy() for k, v in tensors.items()}
+    try:
+        return {str(k).removeprefix("module."): v.to(torch.float32).numpy() for k, v in tensors.items()}
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantised, without data
+        raise ModelError(f"{path} holds tensors of an unusual kind: save the generator in float32") from error
 
 
 def net_of(state: dict[str, F32], what: str) -> ImportedNet:
@@ -80,6 +83,7 @@ def net_of(state: dict[str, F32], what: str) -> ImportedNet:
     if len(outer) < 4 or not inner or len(inner) % 2:
         raise ModelError(f"{what} is not a ResNet generator: it has {len(outer)} and {len(inner)} convolutions")
 
+    _check_numbering(outer, inner, what)
     first, last = inner[0][0], inner[-1][0]
     # A block that pads by reflection begins with a padding layer, which leaves number 0 free.
     pad: Pad = "reflect" if inner[0][1] == 1 else "zero"
@@ -94,8 +98,26 @@ def net_of(state: dict[str, F32], what: str) -> ImportedNet:
         ),
         up=_up(groups, up, last, what),
         head=Layer(weight=head["weight"], bias=head.get("bias"), norm=None, pad="reflect"),
-        notes=_notes(groups, outer[0], resized=bool(up) and up[0][0] > last + 1),
+        notes=_notes(groups, outer[0], resized=bool(up) and up[0][0] > last + 1, padded=pad == "reflect"),
     )
+
+
+def _check_numbering(outer: list[Place], inner: list[Place], what: str) -> None:
+    """ModelError where the numbers of the layers have a gap: a state dict with a block missing is not a smaller net.
+
+    A convolution, its norm and ReLU take three numbers in front of the blocks, each block one, with two convolutions
+    at the same places in all of them.
+    """
+    blocks = sorted({place[0] for place in inner})
+    encoder = [place[0] for place in outer if place[0] < blocks[0]]
+    expected = [encoder[0] + 3 * i for i in range(len(encoder))] if encoder else []
+    within = {tuple(second for number, second in inner if number == block) for block in blocks}
+    whole = blocks == list(range(blocks[0], blocks[-1] + 1)) and len(within) == 1 and len(next(iter(within))) == 2
+    if not encoder or encoder != expected or blocks[0] != encoder[-1] + 3 or not whole:
+        raise ModelError(
+            f"{what} lacks layers: convolutions in model.{', '.join(map(str, encoder))} and blocks in "
+            f"model.{', '.join(map(str, blocks))} leave a gap; save the whole state dict"
+        )
 
 
 def _layer(groups: dict[Place, dict[str, F32]], place: Place, pad: Pad, **values: Any) -> Layer:
@@ -109,13 +131,9 @@ def _layer(groups: dict[Place, dict[str, F32]], place: Place, pad: Pad, **values
     entry = groups.get((place[0], place[1] + 1) if place[1] >= 0 else (place[0] + 1, -1), {})
     norm = None
     if entry.get("weight", np.empty((0, 0))).ndim == 1:
-        fixed = "running_mean" in entry
-        norm = Norm(
-            gamma=entry["weight"],
-            beta=entry["bias"],
-            mean=entry["running_mean"] if fixed else None,
-            variance=entry["running_var"] if fixed else None,
-        )
+        gamma = entry["weight"]
+        beta = entry.get("bias", np.zeros_like(gamma))
+        norm = Norm(gamma=gamma, beta=beta, mean=entry.get("running_mean"), variance=entry.get("running_var"))
     elif "bias" in conv:
         norm = Norm(gamma=np.ones_like(conv["bias"]), beta=np.zeros_like(conv["bias"]))
     return Layer(weight=conv["weight"], bias=conv.get("bias"), norm=norm, pad=pad, **values)
@@ -127,6 +145,9 @@ def _up(groups: dict[Place, dict[str, F32]], places: list[Place], last: int, wha
     start = last + 1
     for place in places:
         gap = place[0] - start
+        first, second = groups[place]["weight"].shape[:2]
+        if (first > second) != (gap == 0):  # (in, out) of a transposed convolution, else (out, in)
+            raise ModelError(f"{what} lacks layers before model.{place[0]}: save the whole state dict")
         if gap == 0:
             layers.append(_layer(groups, place, "zero", stride=2, transposed=True))
         elif gap in (1, 2):
@@ -137,8 +158,10 @@ def _up(groups: dict[Place, dict[str, F32]], places: list[Place], last: int, wha
     return tuple(layers)
 
 
-def _notes(groups: dict[Place, dict[str, F32]], stem: Place, *, resized: bool) -> tuple[str, ...]:
-    notes = ["the file does not say how it enlarges: nearest neighbour is taken"] if resized else []
+def _notes(groups: dict[Place, dict[str, F32]], stem: Place, *, resized: bool, padded: bool) -> tuple[str, ...]:
+    notes = ["the file does not say how its blocks pad: reflection is taken, replication looks the same in a file"]
+    notes = notes if padded else []
+    notes += ["the file does not say how it enlarges: nearest neighbour is taken"] if resized else []
     behind = groups.get((stem[0] + 1, -1), {})
     if "weight" in behind and "running_mean" in behind:
         notes.append("batch norm: the statistics of training are used, as the original does with --eval")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,37 @@ def test_bad_folders_are_one_line(data, folders, tmp_path, make_photo, make_art,
     assert "1 of 8 images cannot be read" in line
     assert "broken.jpg" in line
     assert "prepare" in line
+
+
+def test_a_pipe_among_the_photos_is_passed_over(data, folders, tmp_path):
+    shutil.copytree(folders[0], tmp_path / "photos")
+    os.mkfifo(tmp_path / "photos" / "pipe.png")
+    result = run(*data, "--photos", tmp_path / "photos", "--dry-run")
+    assert result.exit_code == 0 and "4 photos" in result.output
+    (tmp_path / "photos" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert "1 of 9 images cannot be read" in fails(run(*data, "--photos", tmp_path / "photos"))
+
+
+def test_without_the_check_unreadable_images_are_left_out(data, folders, tmp_path, caplog):
+    for name, source in zip(("photos", "art"), folders, strict=True):
+        shutil.copytree(source, tmp_path / name)
+        (tmp_path / name / "a0.png").write_bytes(b"no picture")
+    places = ["--photos", tmp_path / "photos", "--art", tmp_path / "art", "--no-check-folders", "--steps", 12]
+    result = run(*data, *places)
+    assert result.exit_code == 0, result.output
+    assert sorted(r.message.split("/")[-2] for r in caplog.records) == ["art", "photos"]  # each is told once
+    for path in (tmp_path / "photos").iterdir():
+        path.write_bytes(b"no picture")
+    assert "no photo in" in fails(run(*data, *places))
+    for path in (tmp_path / "art").iterdir():
+        path.write_bytes(b"no picture")
+    assert "no image in" in fails(run(*data, *places))
+
+
+@pytest.mark.parametrize("option", ["--lr", "--lambda-cycle", "--clip", "--ema", "--minutes"])
+def test_numbers_are_finite(data, option):
+    for value in ("nan", "inf"):
+        assert "finite" in fails(run(*data, option, value), 2)
 
 
 def test_bad_places_are_one_line(data, tmp_path):

@@ -6,6 +6,7 @@ What step n sees depends on the seed and n alone, so a resumed run sees what it 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ from training.errors import DataError
 from training.look_names import AUTO
 
 __all__ = ["Batch", "PhotoArtDataset"]
+
+logger = logging.getLogger(__name__)
 
 LONG_SIDE = 640  # pixels, of the images that crops are cut from
 PALETTE_SIDE = 160  # pixels, of the images that colours are measured on
@@ -72,7 +75,12 @@ class PhotoArtDataset:
         if config.check_folders:
             check_images(self.photos, self.art)
         self.cache = Path(config.cache or Path(config.out) / "flat")
-        palettes = [PaletteMap.of(fit(read_rgb(p), PALETTE_SIDE)) for p in self.art]
+        self._unreadable: set[Path] = set()
+        images = ((path, self._read(path)) for path in self.art)
+        measured = {path: PaletteMap.of(fit(image, PALETTE_SIDE)) for path, image in images if image is not None}
+        if self.art and not measured:
+            raise DataError(f"no image in {config.art} can be read: give another folder to --art")
+        self.art, palettes = list(measured), list(measured.values())
         self.looks = LookPalettes(palettes, config.looks) if palettes else None
         self.look_of_art = [config.looks.index(self.looks.of_art(p)) for p in palettes] if self.looks else []
         # `auto` paints every photo in other colours: it has the most to learn.
@@ -115,8 +123,27 @@ class PhotoArtDataset:
     def flatten_all(self, progress: Callable[[], object], workers: int) -> None:
         """Fill the cache of flattened photos, with `workers` threads; `progress` is called for each."""
         with ThreadPoolExecutor(workers) as pool:
-            for _ in pool.map(lambda path: self.flat(path, fit(read_rgb(path), LONG_SIDE)), self.photos):
+            for _ in pool.map(self._flatten, self.photos):
                 progress()
+
+    def _flatten(self, path: Path) -> None:
+        if (photo := self._read(path)) is not None:
+            self.flat(path, photo)
+
+    def _read(self, path: Path) -> U8 | None:
+        """An image at the size that crops are cut from; None, and a warning the first time, if it is unreadable.
+
+        With `check_folders` all were readable before training, and a DataError says that this one no longer is.
+        """
+        try:
+            return fit(read_rgb(path), LONG_SIDE)
+        except DataError as error:
+            if self.config.check_folders:
+                raise
+            if path not in self._unreadable:
+                self._unreadable.add(path)
+                logger.warning("left out: %s", error)
+            return None
 
     def flat(self, path: Path, photo: U8) -> U8:
         """The flattened photo, kept in the cache folder under the hash of its file from then on."""
@@ -133,7 +160,7 @@ class PhotoArtDataset:
         return flat
 
     def _photo(self, rng: np.random.Generator) -> tuple[list[U8], list[U8], int]:
-        photo = self._load_photo(self.photos[rng.integers(len(self.photos))])
+        photo = self._readable_photo(int(rng.integers(len(self.photos))))
         look = int(rng.choice(len(self.config.looks), p=self.shares))
         windows = self._windows(rng, photo.data.shape)
         pairs: list[U8] = []
@@ -149,11 +176,19 @@ class PhotoArtDataset:
         view = [_Window.draw(rng, shape, crop, (whole, whole))] if self.config.views else []
         return [*view, _Window.draw(rng, shape, crop, self.config.zoom)]
 
-    def _load_photo(self, path: Path) -> _Photo:
-        """A decoded photo with what is measured on it; kept in memory while there is room."""
+    def _readable_photo(self, first: int) -> _Photo:
+        """The photo of a number, or the next one that can be read; DataError if none can."""
+        for path in (*self.photos[first:], *self.photos[:first]):
+            if (photo := self._load_photo(path)) is not None:
+                return photo
+        raise DataError(f"no photo in {self.config.photos} can be read: give another folder to --photos")
+
+    def _load_photo(self, path: Path) -> _Photo | None:
+        """A decoded photo with what is measured on it, kept in memory while there is room; None if unreadable."""
         if (kept := self._photos.get(path)) is not None:
             return kept
-        data = fit(read_rgb(path), LONG_SIDE)
+        if path in self._unreadable or (data := self._read(path)) is None:
+            return None
         flat = self.flat(path, data) if self.looks is not None else data
         photo = _Photo(data, flat, ToneRank.of(flat))
         if self._room > 0:

@@ -11,7 +11,7 @@ from training.data.pseudo_pairs import U8
 from training.errors import DataError
 from training.files import write_file
 
-__all__ = ["CLIP_SUFFIXES", "SUFFIXES", "U8", "fit", "image_files", "read_rgb", "read_small", "write_rgb"]
+__all__ = ["CLIP_SUFFIXES", "SUFFIXES", "U8", "fit", "image_files", "is_plain", "read_rgb", "read_small", "write_rgb"]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 CLIP_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".ts", ".3gp"}
@@ -22,10 +22,18 @@ def image_files(folder: str | Path) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give one that holds images")
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and is_plain(p))
     if not files:
         raise DataError(f"{root} holds no image ({', '.join(sorted(SUFFIXES))}): give another folder")
     return files
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a path found in a folder is to be read as a file: neither hidden, nor a folder, a pipe or a device.
+
+    Opening a pipe would wait for its other end.  A link that leads nowhere counts: reading it says what is wrong.
+    """
+    return not path.name.startswith(".") and (path.is_file() or not path.exists())
 
 
 def read_rgb(path: Path) -> U8:

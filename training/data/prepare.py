@@ -10,15 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from training.data.contact_sheet import contact_sheet
-from training.data.image_io import CLIP_SUFFIXES, SUFFIXES, U8, fit, read_rgb, write_rgb
+from training.data.image_io import CLIP_SUFFIXES, SUFFIXES, U8, fit, is_plain, read_rgb, write_rgb
 from training.errors import DataError, TrainingError
 from training.files import write_file
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "PrepareConfig",
@@ -30,6 +34,10 @@ __all__ = [
     "summary",
     "text_share",
 ]
+
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262
+"""Tags of TIFF (TIFF 6.0, section 8)."""
+WHITE_IS_ZERO = 0
 
 IMAGE_SUFFIXES = SUFFIXES | {".heic", ".heif", ".gif"}
 
@@ -172,12 +180,12 @@ def _source_files(sources: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
-            found = (p for p in source.rglob("*") if not p.name.startswith("."))
-            files += sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES | CLIP_SUFFIXES)
+            suffixes = IMAGE_SUFFIXES | CLIP_SUFFIXES
+            files += sorted(p for p in source.rglob("*") if p.suffix.lower() in suffixes and is_plain(p))
         elif source.is_file():
             files.append(source)
         else:
-            raise DataError(f"{source} does not exist: give files or folders")
+            raise DataError(f"{source} is neither a file nor a folder: give files or folders")
     if not files:
         raise DataError("no images or videos were found: give other files or folders")
     return files
@@ -206,16 +214,39 @@ def _read_image(path: Path) -> U8 | None:
             pillow_heif.register_heif_opener()
         with Image.open(path) as image:
             image.load()  # fails on a truncated file, where OpenCV would fill up with grey
-            upright = ImageOps.exif_transpose(image)
-            return np.ascontiguousarray(_flat_rgb(upright), np.uint8)
+            return np.ascontiguousarray(_flat_rgb(ImageOps.exif_transpose(_eight_bits(image))), np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
 
-def _flat_rgb(image: object) -> npt.NDArray[np.uint8]:
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 12 bits as 8 bits, where Pillow's own conversion would clip it to white; others as they are.
+
+    ValueError for numbers whose range the file does not say: 32 bits and floating point.
+    """
     from PIL import Image
 
-    assert isinstance(image, Image.Image)
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise ValueError(f"{image.mode} has no known range")
+    if not image.mode.startswith("I"):
+        return image
+    tags = getattr(image, "tag_v2", {})
+    bits = int(tags.get(BITS_PER_SAMPLE, (16,))[0])
+    raw = np.asarray(image)
+    values = raw.astype(np.float64) / (2**bits - 1)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        values = 1 - values
+    if "transparency" in image.info:  # one grey that stands for nothing: white, as the backdrop of all others
+        values[raw == image.info["transparency"]] = 1
+    grey = Image.fromarray(np.clip(np.rint(values * 255), 0, 255).astype(np.uint8))
+    if exif := image.getexif():
+        grey.info["exif"] = exif.tobytes()
+    return grey
+
+
+def _flat_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
     if "A" in image.getbands() or "transparency" in image.info:
         backdrop = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(backdrop, image.convert("RGBA"))

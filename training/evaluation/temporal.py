@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.data.image_io import CLIP_SUFFIXES, fit
+from training.data.image_io import CLIP_SUFFIXES, fit, is_plain
 from training.data.pseudo_pairs import F32, U8
 from training.errors import DataError
 
@@ -21,7 +21,7 @@ Pixels = TypeVar("Pixels", U8, F32)
 
 def clip_files(folder: Path) -> list[Path]:
     """Videos below a folder, sorted; DataError if there are none."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in CLIP_SUFFIXES)
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in CLIP_SUFFIXES and is_plain(p))
     if not files:
         raise DataError(f"{folder} holds no clip ({', '.join(sorted(CLIP_SUFFIXES))}): give another folder")
     return files

@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import resource
 import warnings
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from engine.importers.check import TOLERANCE, check_picture, float_error, import
 from engine.importers.net import evaluate
 from engine.importers.torch import read_torch
 from engine.metrics import psnr
+from engine.model_store import check_name
 from engine.spec import ModelSpec, look_weights
 
 
@@ -64,7 +66,9 @@ def test_pytorch_cyclegan_comes_out_the_same(tmp_path, values):
     report = import_model(tmp_path / "latest_net_G_A.pth", tmp_path / "models" / "mine", name="mine")
     assert report.kind == "PyTorch CycleGAN" and report.error < TOLERANCE and report.psnr > 40
     assert report.spec.config["n_blocks"] == values["blocks"] and report.spec.config["ngf"] == values.get("ngf", 8)
-    assert len(report.notes) == (values.get("norm") == "batch") + ("resize" in values)
+    padded = values.get("padding") != "zero"
+    assert len(report.notes) == (values.get("norm") == "batch") + ("resize" in values) + padded
+    assert any("replication looks the same" in note for note in report.notes) == padded
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -208,6 +212,144 @@ def test_what_is_no_generator_is_refused_in_one_line(tmp_path):
         with pytest.raises(ModelError, match=match):
             import_model(tmp_path / name, tmp_path / "m", name="m")
     assert not (tmp_path / "m").exists() and not list(tmp_path.glob(".import-*"))
+
+
+def without(*parts):
+    return lambda state: {k: v for k, v in state.items() if not any(part in k for part in parts)}
+
+
+def reshaped(key, *shape):
+    return lambda state: {**state, key: torch.zeros(shape)}
+
+
+# With nine blocks: stem 1, halvings 4 and 7, blocks 10 to 18, doublings 19 and 22, head 26.
+HARM = {
+    "first block": (without("model.10."), "leave a gap"),
+    "middle block": (without("model.13."), "leave a gap"),
+    "last block": (without("model.18."), "lacks layers before model.19"),
+    "half block": (without("model.13.conv_block.5."), "leave a gap|not a ResNet"),
+    "halving": (without("model.4."), "leave a gap|not a ResNet"),
+    "doubling": (without("model.19."), "lacks layers|doublings|not a ResNet"),
+    "both of a level": (without("model.7.", "model.19."), "leave a gap|not a ResNet"),
+    "head": (without("model.26."), "RGB|doublings|not a ResNet|lacks layers"),
+    "norm": (without("model.13.conv_block.2."), "mixture"),
+    "variance": (without("model.13.conv_block.2.running_var"), "half of its statistics"),
+    "bias": (reshaped("model.26.bias", 5), "bias has the shape"),
+    "scale": (reshaped("model.8.weight", 7), "gamma has the shape"),
+    "kernel": (reshaped("model.13.conv_block.1.weight", 32, 32, 5, 5), "expected"),
+    "wide": (reshaped("model.4.weight", 16, 9, 3, 3), "not 8 to 16"),
+    "oblong": (reshaped("model.1.weight", 8, 3, 7, 5), "shape"),
+    "flat": (reshaped("model.1.weight", 8, 3), "not a ResNet|leave a gap|halvings"),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.filterwarnings("error")
+def test_a_state_dict_with_a_hole_or_a_wrong_shape_is_refused(tmp_path, harm):
+    change, match = HARM[harm]
+    torch.save(change(random_generator(blocks=9, norm="batch").state_dict()), tmp_path / "x.pth")
+    with pytest.raises(ModelError, match=match) as caught:
+        import_model(tmp_path / "x.pth", tmp_path / "m", name="m")
+    assert "\n" not in str(caught.value) and not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("resize", ["", "zero", "reflect"])
+def test_a_net_without_its_first_or_middle_block_is_refused(tmp_path, resize):
+    for number in (10, 12):
+        state = random_generator(blocks=6, resize=resize).state_dict()
+        torch.save(without(f"model.{number}.conv_block")(state), tmp_path / "x.pth")
+        with pytest.raises(ModelError, match="leave a gap"):
+            import_model(tmp_path / "x.pth", tmp_path / "m", name="m")
+
+
+def test_wrong_shapes_in_keras_files_are_refused(tmp_path, rng):
+    h5py = pytest.importorskip("h5py")
+
+    def damaged(change, match, version=2):
+        path = tmp_path / ("x.hdf5" if version == 2 else "x.weights.h5")
+        path.unlink(missing_ok=True)
+        layers = keras_arrays(rng, blocks=3)
+        path = save_keras(path, layers) if version == 2 else save_keras3(path, layers)
+        with h5py.File(path, "r+") as file:
+            change(file)
+        with pytest.raises(ModelError, match=match) as caught:
+            import_model(path, tmp_path / "m", name="m")
+        assert "\n" not in str(caught.value)
+
+    def reshape(ending, shape):
+        def change(file):
+            names = []
+            file.visit(lambda name: names.append(name) if name.endswith(ending) else None)
+            del file[names[1]]
+            file[names[1]] = np.zeros(shape, np.float32)
+
+        return change
+
+    damaged(reshape("kernel:0", (3, 3, 5, 16)), "expected|shape|convolutions")
+    damaged(reshape("bias:0", (3,)), "bias has the shape")
+    damaged(reshape("gamma:0", (3,)), "gamma has the shape")
+    damaged(reshape("kernel:0", (2, 2)), "does not belong|convolutions")
+
+    def text(file):
+        reshape("bias:0", (1,))(file)
+        names = []
+        file.visit(lambda name: names.append(name) if name.endswith("bias:0") else None)
+        del file[names[0]]
+        file[names[0]] = "words"
+
+    damaged(text, "cannot be read as weights of Keras")
+
+    def hole(file):
+        del file["layers/conv2d_3"]
+
+    damaged(hole, "a layer is missing|no generator has them", version=3)
+
+
+@pytest.fixture
+def small_files():
+    """The kernel refuses files beyond 64 KB, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_model_that_is_there(tmp_path, small_files):
+    saved(tmp_path / "small.pth", blocks=1, ngf=1)
+    import_model(tmp_path / "small.pth", tmp_path / "models" / "m", name="m")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "models" / "m").iterdir()}
+    layers = random_generator(blocks=3, ngf=8).state_dict()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    torch.save(layers, tmp_path / "large.pth")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))
+    with pytest.raises(ModelError, match=r"cannot be written \(.*\): free some space") as caught:
+        import_model(tmp_path / "large.pth", tmp_path / "models" / "m", name="m")
+    assert "\n" not in str(caught.value)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "models" / "m").iterdir()} == before
+    assert [p.name for p in (tmp_path / "models").iterdir()] == ["m"]
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    saved(tmp_path / "net.pth", blocks=1)
+    (tmp_path / "models").write_text("a file where the folder should be")
+    with pytest.raises(ModelError, match=r"cannot be written .*STYLIZE_MODELS"):
+        import_model(tmp_path / "net.pth", tmp_path / "models" / "m", name="m")
+
+
+def test_a_checkpoint_without_its_config_is_one_line(tmp_path):
+    from safetensors.numpy import save_file
+
+    for metadata in ({}, {"config": "{"}, {"config": "{}"}, {"config": "[]"}, {"config": '{"architecture": "light"}'}):
+        save_file({"a": np.zeros(2, np.float32)}, tmp_path / "x.safetensors",
+                  metadata={"format": "firewatch-generator-1", **metadata})  # fmt: skip
+        with pytest.raises(ModelError, match=r"x\.safetensors|unknown architecture") as caught:
+            import_model(tmp_path / "x.safetensors", tmp_path / "m", name="m")
+        assert "\n" not in str(caught.value)
+
+
+def test_auto_is_no_name_for_a_model():
+    with pytest.raises(ValueError, match="auto stands for"):
+        check_name("auto")
 
 
 def test_a_pair_is_taken_over_with_its_hashes(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from training.cli import main
-from training.data.prepare import perceptual_hash, scene_frames, sharpness, text_share
+from training.data.prepare import _read_image, perceptual_hash, scene_frames, sharpness, text_share
 from training.errors import DataError
 
 
@@ -126,3 +127,46 @@ def test_a_damaged_video_is_reported(tmp_path, clip, write_image):
     assert "1 kept, dropped: 1 unreadable" in result.output
     with pytest.raises(DataError, match="cannot be decoded"):
         list(scene_frames(tmp_path / "heap" / "broken.mp4", threshold=0.35, limit=4))
+
+
+def test_sixteen_bit_grey_keeps_its_tones(tmp_path):
+    picture = cv2.cvtColor(scene(1), cv2.COLOR_BGR2GRAY)
+    (tmp_path / "heap").mkdir()
+    deep = picture.astype(np.uint16) * 257
+    for i, suffix in enumerate((".png", ".tif")):
+        turned = np.ascontiguousarray(np.rot90(deep, 2 * i))  # or the second one is a duplicate
+        assert cv2.imwrite(str(tmp_path / "heap" / f"{i}{suffix}"), turned)
+    command = ["prepare", str(tmp_path / "heap"), "--out", str(tmp_path / "out"), "--quality", "100"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    for i in range(2):
+        kept = cv2.imread(str(tmp_path / "out" / "images" / f"{i:05d}.jpg"))
+        assert np.abs(np.rot90(kept, 2 * i).astype(int) - picture[..., None]).max() <= 6
+
+
+def test_grey_of_other_kinds_reads_as_the_plain_one(shared):
+    folder = shared / "cases" / "photo"
+    plain = cv2.imread(str(folder / "g16.png"))
+    for name in ("g16.png", "g16.tif", "g12.tif", "g16_white0.tif"):
+        read = _read_image(folder / name)
+        assert np.abs(read.astype(int) - plain).max() <= 1, name
+    heif = _read_image(folder / "L_10__128x128.heif")
+    assert 100 < heif.mean() < 155 and heif.max() > 240  # a ramp: half of it is dark
+
+
+def test_a_pipe_in_the_heap_is_passed_over(tmp_path, write_image):
+    write_image(tmp_path / "heap" / "a.png", scene(1))
+    os.mkfifo(tmp_path / "heap" / "b.png")
+    os.mkfifo(tmp_path / "heap" / "c.mp4")
+    result = CliRunner().invoke(main, ["prepare", str(tmp_path / "heap"), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "1 kept" in result.output
+    result = CliRunner().invoke(main, ["prepare", str(tmp_path / "heap" / "b.png"), "--out", str(tmp_path / "o")])
+    assert result.exit_code == 1 and "neither a file nor a folder" in result.output
+
+
+@pytest.mark.parametrize("option", ["--min-sharpness", "--max-text", "--scene-change"])
+def test_numbers_are_finite(tmp_path, option):
+    for value in ("nan", "inf"):
+        result = CliRunner().invoke(main, ["prepare", str(tmp_path), "--out", str(tmp_path / "o"), option, value])
+        assert result.exit_code == 2 and "no finite number" in result.output
