@@ -217,20 +217,22 @@ class _Job:
         clock = _Clock()
         checks: dict[int, int] = {}
         with contextlib.ExitStack() as stack:
-            source, frames = open_at(stack, self.plan.info, records=records, context=context, fps=self.settings.fps)
+            source, frames = open_at(
+                stack, self.plan.info, records=records, context=context, fps=self.settings.fps, halt=self.stop
+            )
             writer = stack.enter_context(self._writer(journal, segment_of, source))
             given = self._given(frames, checks, clock)
             for frame in self.transform(given, range(done, MANY)):
                 self._check(frame, done)
                 clock.pause()
-                writer.put(frame, checks.pop(frame.index, 0))
+                writer.put(frame, checks.pop(frame.index, 0), self.stop)
                 clock.go_on()
                 done += 1
                 for index in [index for index in checks if index < done]:
                     del checks[index]
                 self._tell(done)
             clock.pause()
-            writer.finish()
+            writer.finish(self.stop)
             if done == 0:
                 raise InputError(f"{self.plan.info.path}: no frame of its video can be decoded: is it damaged?")
             self._note_split(source, clock, writer)

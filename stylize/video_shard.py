@@ -92,11 +92,11 @@ def stylize_shard(
     store.begin(job_header(plan, settings, transform_key), facts)
     halt = stop or threading.Event()
     for attempt in range(ATTEMPTS):
-        frames = find_frames(store, plan, settings, decode=attempt > 0)
-        segments = frames.segments(settings.segment_seconds, plan.time_base)
-        places = [i for i in range(len(segments)) if shard.has_segment(i, len(segments), target.name)]
-        mine = [segments[place] for place in places]
         try:
+            frames = find_frames(store, plan, settings, decode=attempt > 0, stop=halt)
+            segments = frames.segments(settings.segment_seconds, plan.time_base)
+            places = [i for i in range(len(segments)) if shard.has_segment(i, len(segments), target.name)]
+            mine = [segments[place] for place in places]
             _make(mine, frames, plan, settings, transform, store, report, began, progress, halt)
         except PlanDiffersError:
             continue

@@ -18,6 +18,7 @@ from typing import Any
 
 from stylize.errors import MediaError, StylizeError
 from stylize.media.ffmpeg import FfmpegProcess, command_line, explain, file_url, open_media
+from stylize.media.pipe import GRACE, PipeWriter
 from stylize.media.video_codecs import Encoder
 from stylize.media.video_probe import VideoInfo
 from stylize.media.video_sink import sync_file, timescale
@@ -63,7 +64,7 @@ def _decoding_times(pts: Sequence[int], ranks: Sequence[Sequence[int]]) -> list[
 
 
 class SegmentFeed:
-    """A pipe from which ffmpeg reads the joined video; a thread writes it.  A context manager.
+    """A pipe from which ffmpeg reads the joined video; a thread writes it once ffmpeg runs.  A context manager.
 
     It is fragmented MP4 or MOV, because that has exact decoding times and durations in it.  (NUT has neither:
     its reader guesses them, and then ffmpeg moves presentation times to fit the guess.)
@@ -92,7 +93,7 @@ class SegmentFeed:
         """Seconds that all times in the pipe are later than they should be: its first decoding time is always 0."""
 
     def __enter__(self) -> SegmentFeed:
-        """Read the segments' order and start the thread.
+        """Read the segments' order and make the pipe; the thread starts in `wait`, when somebody reads.
 
         Raises:
             MediaError: the segments do not hold as many frames as there are times.
@@ -106,10 +107,8 @@ class SegmentFeed:
         self.shift = early * self._time_base
         self.pipe, write = os.pipe()
         widen_pipe(write)
-        self._thread = threading.Thread(
-            target=self._run, args=(write, ranks, dts, early), name="video-join", daemon=True
-        )
-        self._thread.start()
+        self._writer = PipeWriter(write)
+        self._thread = threading.Thread(target=self._run, args=(ranks, dts, early), name="video-join", daemon=True)
         return self
 
     def release(self) -> None:
@@ -119,7 +118,7 @@ class SegmentFeed:
             self.pipe = -1
 
     def wait(self, process: FfmpegProcess, stop: threading.Event | None) -> int:
-        """Wait for the ffmpeg that reads and return its exit code; end it if the feed fails or `stop` is set.
+        """Feed the ffmpeg that reads, wait for it and return its exit code; give up if the feed fails or at `stop`.
 
         Raises:
             KeyboardInterrupt: `stop` was set.
@@ -128,6 +127,7 @@ class SegmentFeed:
         import subprocess
 
         self.release()
+        self._thread.start()
         while True:
             try:
                 code = process.wait(0.1)
@@ -148,21 +148,25 @@ class SegmentFeed:
     ) -> None:
         """End the thread."""
         self.release()
-        self._thread.join()
+        self._writer.cancel()
+        if self._thread.ident is None:  # ffmpeg did not start
+            self._writer.shut()
+        else:
+            self._thread.join(GRACE)
 
-    def _run(self, write: int, ranks: list[list[int]], dts: list[int], early: int) -> None:
+    def _run(self, ranks: list[list[int]], dts: list[int], early: int) -> None:
         import av
 
         try:
-            self._write(write, ranks, dts, early)
+            self._write(ranks, dts, early)
         except (av.error.BrokenPipeError, BrokenPipeError):
             pass
         except Exception as error:
             self.error = error
         finally:
-            os.close(write)
+            self._writer.shut()
 
-    def _write(self, write: int, ranks: list[list[int]], dts: list[int], early: int) -> None:
+    def _write(self, ranks: list[list[int]], dts: list[int], early: int) -> None:
         import av
 
         options = {
@@ -175,7 +179,7 @@ class SegmentFeed:
             out: Any = None
             for packet, stream, place, rank in self._packets(ranks):
                 if pipe is None:
-                    pipe = stack.enter_context(av.open(f"pipe:{write}", "w", format=self._container, options=options))
+                    pipe = stack.enter_context(av.open(self._writer, "w", format=self._container, options=options))
                     out = pipe.add_stream_from_template(stream, opaque=True)
                     out.time_base = self._time_base
                 packet.stream = out
@@ -184,6 +188,8 @@ class SegmentFeed:
                 packet.dts = dts[place] + early
                 packet.duration = dts[place + 1] - dts[place] if place + 1 < len(dts) else self._last
                 pipe.mux(packet)
+                self._writer.drain()
+        self._writer.drain()  # what closing the container wrote
 
     def _packets(self, ranks: list[list[int]]) -> Iterator[tuple[Any, Any, int, int]]:
         """Packets with their stream, place in decoding order and place in presentation order."""
