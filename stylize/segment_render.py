@@ -66,7 +66,9 @@ def find_frames(
 
 
 def _read_off(plan: OutputPlan) -> FramePlan | None:
-    """From the packets' times, where each has one of its own."""
+    """From the packets' times, where each has one of its own and the clock does not jump."""
+    if plan.info.jumps:
+        return None
     times = packet_times(plan.info)
     ticks = tuple(int(time / plan.time_base) for time in times)
     if not ticks or any(after <= before for before, after in itertools.pairwise(ticks)):

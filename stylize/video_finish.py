@@ -92,6 +92,7 @@ def finish_video(
         settings=settings,
         stop=stop,
         stage=stage,
+        damaged=any(record["errors"] for record in records),
     )
     sync_folder(plan.target.parent)
     report.split["join"] = time.perf_counter() - began

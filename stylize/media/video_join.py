@@ -22,7 +22,7 @@ from stylize.media.pipe import GRACE, PipeWriter
 from stylize.media.video_codecs import Encoder
 from stylize.media.video_probe import VideoInfo
 from stylize.media.video_sink import sync_file, timescale
-from stylize.media.video_source import widen_pipe
+from stylize.media.video_source import clock_options, read_all, widen_pipe
 from stylize.media.video_streams import MUXERS, StreamPlan, stream_arguments
 
 __all__ = ["SegmentFeed", "count_packets", "feed_container", "join_segments", "last_duration"]
@@ -256,6 +256,7 @@ def join_segments(
     with feed:
         command = _join_command(feed, target, info, kept, muxer)
         command[-1:-1] = [*_container_options(muxer, encoder, time_base, kept), *_tags(info)]
+        command += read_all(1) if info.jumps else []
         with FfmpegProcess(command, stdin=feed.pipe) as process:
             code = feed.wait(process, stop)
     if code != 0:
@@ -269,12 +270,14 @@ def _join_command(
 ) -> list[str]:
     import ffmpeg
 
-    video = ffmpeg.input("pipe:0", format="mov")
-    source = ffmpeg.input(file_url(info.path), **({"itsoffset": f"{float(-info.origin):.6f}"} if info.origin else {}))
+    kept_times = {"seek_timestamp": 1} if info.jumps else {}
+    video = ffmpeg.input("pipe:0", format="mov", **kept_times)
+    shift = {"itsoffset": f"{float(-info.origin):.6f}"} if info.origin else {}
+    source = ffmpeg.input(file_url(info.path), **shift, **kept_times)
     stream = ffmpeg.output(
         video["v:0"], source, file_url(target), format=muxer, **{"c:v:0": "copy", "map_metadata": 1, "map_chapters": 1}
     )
-    command = command_line(stream, before=["-copyts"])
+    command = command_line(stream, before=clock_options(info))
     where = command.index("1", command.index("-map") + 2)  # the bare "-map 1" of the second input gives way
     command[where - 1 : where + 1] = stream_arguments(kept, source=1, muxer=muxer)
     late = f"round({feed.shift.numerator}/{feed.shift.denominator}/TB)"

@@ -26,7 +26,7 @@ from stylize.media.pipe import GRACE
 from stylize.media.video_color import decode_filters
 from stylize.media.video_probe import VideoInfo
 
-__all__ = ["VideoSource", "widen_pipe"]
+__all__ = ["VideoSource", "clock_options", "read_all", "widen_pipe"]
 
 QUEUE_BYTES = 48 << 20
 """About so much is decoded ahead: seven frames of 1080p; at least two frames."""
@@ -42,6 +42,21 @@ def widen_pipe(descriptor: int) -> None:
         fcntl.fcntl(descriptor, getattr(fcntl, "F_SETPIPE_SZ", 1031), 1 << 20)
     except (ImportError, OSError):
         return
+
+
+def clock_options(info: VideoInfo) -> list[str]:
+    """Global options of an ffmpeg that reads `info`: times as they are, or without the clock's jumps."""
+    return [] if info.jumps else ["-copyts"]
+
+
+def read_all(source: int) -> list[str]:
+    """One more output, for nothing, of all sound and pictures of input number `source`.
+
+    ffmpeg finds jumps of the clock in the streams that it reads.  So that pictures and sound, read by two
+    processes, are moved by the same amount, both read the same streams.
+    """
+    counted = ["-bsf", "setts=ts=N"]  # where the clock jumps, streams overlap, which even this muxer complains of
+    return ["-map", f"{source}:v", "-map", f"{source}:a?", "-c", "copy", *counted, "-f", "null", "-"]
 
 
 class VideoSource:
@@ -142,7 +157,10 @@ class VideoSource:
         options: dict[str, Any] = {}
         if shift:
             options["itsoffset"] = str(int(shift))
-        if self._start is not None and self._start + info.origin > first + 3:
+        if info.jumps:  # ffmpeg looks for jumps from 0 on
+            options["seek_timestamp"] = 1  # without -copyts: or the times would be moved to begin at 0
+            options["itsoffset"] = f"{float(shift - info.origin):.6f}"
+        elif self._start is not None and self._start + info.origin > first + 3:
             options["noaccurate_seek"] = None
             options["seek_timestamp"] = 1
             options["ss"] = f"{float(self._start + info.origin - 2):.6f}"
@@ -158,7 +176,8 @@ class VideoSource:
             vf=decode_filters(info, fps=self._fps),
             map_metadata=-1,
         )
-        return command_line(stream, before=["-copyts"], log="level+info"), shift
+        command = command_line(stream, before=clock_options(info), log="level+info")
+        return command + (read_all(0) if info.jumps else []), shift
 
     def _run(self, read: int) -> None:
         """The thread: packets into frames into the queue, and at last the end or an error."""
@@ -195,7 +214,7 @@ class VideoSource:
             raise MediaError(f"{self.info.path} decodes as {stream.width}x{stream.height}, not as its header says")
         unit = Fraction(stream.time_base)
         tick = self.time_base
-        offset = self._shift + self.info.origin
+        offset = self._shift + (0 if self.info.jumps else self.info.origin)
         last: Fraction | None = None
         pending: tuple[Any, Fraction] | None = None
         packets = container.demux(stream)

@@ -10,9 +10,11 @@ from typing import Any
 
 from stylize.errors import MediaError
 from stylize.media.ffmpeg import open_media
+from stylize.media.video_clock import read_clock
+from stylize.media.video_probe import VideoInfo
 from stylize.media.video_streams import StreamPlan
 
-__all__ = ["verify_video"]
+__all__ = ["verify_length", "verify_video"]
 
 
 def verify_video(
@@ -42,6 +44,22 @@ def verify_video(
             _compare_times(_times(container, stream, decode), times, Fraction(stream.time_base))
     except (av.error.FFmpegError, OSError, IndexError) as error:
         raise MediaError(f"verification failed: the output cannot be read back ({error})") from error
+
+
+def verify_length(info: VideoInfo, times: Sequence[Fraction]) -> None:
+    """Compare how long the pictures last with what the source's packets add up to, without its clock's jumps.
+
+    Args:
+        info: the source.
+        times: presentation time of every frame of the result, seconds.
+
+    Raises:
+        MediaError: they differ by more than half a second (deinterlacing and damaged ends may cost some frames).
+    """
+    wanted = read_clock(info.path, info.stream.index).length
+    found = times[-1] - times[0]
+    if wanted is not None and abs(found - wanted) > Fraction(1, 2):
+        raise MediaError(f"verification failed: {float(found):.3f} s of pictures instead of {float(wanted):.3f} s")
 
 
 def _times(container: Any, stream: Any, decode: bool) -> list[Fraction]:
