@@ -124,6 +124,6 @@ class _Shift:
 
 def _duration(packet: Any) -> Fraction:
     if packet.duration:
-        return packet.duration * Fraction(packet.time_base)
+        return Fraction(packet.duration * Fraction(packet.time_base))
     rate = packet.stream.average_rate if packet.stream.type == "video" else None
     return 1 / Fraction(rate) if rate else Fraction(0)
