@@ -79,18 +79,19 @@ def _read(path: Path, index: int, size: int, changed: int) -> Clock:
             if packet is None:
                 break
             if packet.size:
-                _take(clock, packet, shift.of(packet) if shift else Fraction(0), shown=packet.stream_index == index)
+                _take(clock, packet, shift, shown=packet.stream_index == index)
     return clock
 
 
-def _take(clock: Clock, packet: Any, shift: Fraction, *, shown: bool) -> None:
+def _take(clock: Clock, packet: Any, shift: _Shift | None, *, shown: bool) -> None:
     unit = Fraction(packet.time_base)
+    added = shift.of(packet) if shift else 0
     ticks = packet.pts if packet.pts is not None else packet.dts
     if ticks is None or packet.is_discard:
         return
-    if packet.dts is not None and abs(ticks - packet.dts) * unit > LEAP:  # the first packet behind a jump in MPEG-PS
-        ticks = packet.dts
-    time = ticks * unit + shift
+    if shift and packet.dts is not None and abs(ticks - packet.dts) * unit > LEAP:
+        ticks = packet.dts  # the first packet behind a jump of MPEG-PS: only its presentation time has jumped
+    time = ticks * unit + added
     clock.origin = time if clock.origin is None else min(time, clock.origin)
     if shown:
         clock.frames += 1

@@ -8,6 +8,7 @@ that the encoder's reordering needs.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -58,7 +59,7 @@ def _packet_ranks(segments: Sequence[Path]) -> list[list[int]]:
 def _decoding_times(pts: Sequence[int], ranks: Sequence[Sequence[int]]) -> list[int]:
     """Decoding time of every packet in decoding order: increasing, and never after its presentation."""
     delay = max((position - rank for segment in ranks for position, rank in enumerate(segment)), default=0)
-    step = max(1, (pts[-1] - pts[0]) // max(1, len(pts) - 1))
+    step = min((after - before for before, after in itertools.pairwise(pts)), default=1)  # a pause must not widen it
     early = [pts[0] - (delay - position) * step for position in range(delay)]
     return [*early, *pts[: len(pts) - delay]] if delay < len(pts) else early[: len(pts)]
 
