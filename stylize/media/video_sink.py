@@ -119,7 +119,7 @@ class VideoSink:
             format=self._container,
             fps_mode="passthrough",
             enc_time_base="demux",
-            vf=encode_filters(self._encoder.pixel_format, self._aspect),
+            vf=encode_filters(self._encoder.pixel_format, self._aspect, self._size),
             pix_fmt=self._encoder.pixel_format,
             map_metadata=-1,
         )
