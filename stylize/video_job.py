@@ -16,9 +16,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from stylize.errors import InputError, MediaError, OutputError
+from stylize.errors import InputError, MediaError, OutputError, StylizeError
 from stylize.frame import Frame, FrameTransform
-from stylize.journal import Journal
+from stylize.journal import Journal, rendered
 from stylize.media.ffmpeg import stem_for
 from stylize.media.video_output import OutputPlan, plan_output
 from stylize.media.video_probe import probe_video
@@ -100,6 +100,8 @@ def stylize_video(
     plan = plan_output(probe_video(source), target, settings)
     report.warnings += plan.notes
     work = work_folder(target)
+    if not settings.restart:
+        report.warnings += take_over(work, job_header(plan, settings, transform_key))
     try:
         with locked(work):
             job = _Job(plan, transform, settings, transform_key, work, report, progress, stop)
@@ -147,6 +149,36 @@ def locked(work: Path) -> Iterator[None]:
                 shutil.rmtree(work)
 
 
+@contextlib.contextmanager
+def _kept(work: Path, plan: OutputPlan) -> Iterator[None]:
+    """Where the rendered frames cannot be put together, say where they are and what uses them."""
+    try:
+        yield
+    except (MediaError, OutputError) as error:
+        other = " or with -o and another container" if plan.kind == "video" else ""
+        hint = f"all rendered frames are kept in {work}: run the same command again{other}, it goes on from them"
+        raise type(error)(f"{error}; {hint}") from error
+
+
+def take_over(work: Path, header: dict[str, Any]) -> list[str]:
+    """Give `work` the frames that another target in its folder could not be made of, and say so.
+
+    Only a job that rendered all of them, of the same source and in the same way (`header`), and delivered nothing.
+    """
+    if work.exists() and any(work.iterdir()):
+        return []
+    for journal in sorted(work.parent.glob(".*.stylize/journal.jsonl")):
+        other = journal.parent
+        target = work.parent / other.name.removeprefix(".").removesuffix(".stylize")
+        with contextlib.suppress(StylizeError, OSError):
+            if target.exists() or not rendered(journal, header):
+                continue
+            with locked(other):
+                other.rename(work)
+            return [f"the frames were rendered already, for {target.name}: used again"]
+    return []
+
+
 class _Job:
     """One run of `stylize_video` inside its locked work folder."""
 
@@ -184,17 +216,18 @@ class _Job:
                 self._frames(journal, records)
             records = usable_records(journal, self.work)
             end = next(record for record in journal.records if "end" in record)
-            finish_video(
-                self.plan,
-                self.settings,
-                records,
-                retimed=end["retimed"],
-                resized=end["resized"],
-                work=self.work,
-                report=self.report,
-                stop=self.stop,
-                stage=lambda stage: self._enter(stage, end["end"]),
-            )
+            with _kept(self.work, self.plan):
+                finish_video(
+                    self.plan,
+                    self.settings,
+                    records,
+                    retimed=end["retimed"],
+                    resized=end["resized"],
+                    work=self.work,
+                    report=self.report,
+                    stop=self.stop,
+                    stage=lambda stage: self._enter(stage, end["end"]),
+                )
 
     def _enter(self, stage: str, done: int) -> None:
         if self.stop.is_set():

@@ -209,8 +209,8 @@ class SegmentFeed:
 
 
 def _container_options(muxer: str, encoder: Encoder, time_base: Fraction, kept: Sequence[StreamPlan]) -> list[str]:
-    if muxer not in {"mp4", "mov"}:
-        return []
+    if muxer not in {"mp4", "mov"}:  # sound may begin before 0 (Vorbis in Ogg); the rest is not to move for it
+        return ["-avoid_negative_ts", "disabled"]
     # free-form tags and a cover exclude each other in ffmpeg's MP4 and MOV
     cover = any(plan.stream.picture for plan in kept)
     flags = "+faststart" if cover else "+faststart+use_metadata_tags"

@@ -87,7 +87,14 @@ def wait_for(child, stage):
 def noisy(tmp_path_factory):
     """Five frames of an odd width that fill more than a pipe once they are encoded."""
     folder = tmp_path_factory.mktemp("noisy")
-    return make_clip(folder / "in.mkv", size=(853, 480), frames=5, codec=("-c:v", "ffv1"), filters="noise=alls=40")
+    return make_clip(
+        folder / "in.mkv",
+        size=(853, 480),
+        frames=5,
+        codec=("-c:v", "ffv1"),
+        filters="scale=853:480,noise=alls=40",
+        pixel_format="gbrp",
+    )
 
 
 @pytest.mark.parametrize(
