@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stylize.errors import InputError, MediaError, StylizeError
+from stylize.errors import InputError, MediaError, OutputError, StylizeError
 from stylize.frame import FrameTransform
 from stylize.media.video_output import OutputPlan, plan_output
 from stylize.media.video_probe import probe_video
@@ -227,6 +227,8 @@ def join_video(
                 stop=halt,
                 stage=enter,
             )
+        except (MediaError, OutputError) as error:
+            raise type(error)(f"{error}; all segments are kept in {store.folder}: stylize join again") from error
         except (KeyboardInterrupt, StoppedError):
             report.status = "interrupted"
             report.message = f"stopped; stylize join {target} begins the join again"

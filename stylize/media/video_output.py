@@ -190,7 +190,7 @@ def deliver(
         stage("verify")
         times = [tick * plan.time_base for tick in ticks]
         size = (plan.info.width, plan.info.height)
-        verify_video(part, times=times, size=size, plans=plan.streams, decode=settings.verify)
+        verify_video(part, times=times, size=size, plans=plan.streams, decode=settings.verify, stop=stop)
         if settings.verify and not damaged:
             verify_length(plan.info, times)
     if plan.target.exists() and not settings.overwrite:
