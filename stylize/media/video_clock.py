@@ -69,7 +69,7 @@ def _read(path: Path, index: int, size: int, changed: int) -> Clock:
 
     clock = Clock()
     with open_media(path) as container:
-        shift = _Shift(jumps=clock.jumps) if int(container.format.flags) & MAY_JUMP else None
+        shift = _Shift(jumps=clock.jumps, repaired=bool(int(container.format.flags) & MAY_JUMP))
         packets = container.demux()
         while True:
             try:
@@ -83,13 +83,13 @@ def _read(path: Path, index: int, size: int, changed: int) -> Clock:
     return clock
 
 
-def _take(clock: Clock, packet: Any, shift: _Shift | None, *, shown: bool) -> None:
+def _take(clock: Clock, packet: Any, shift: _Shift, *, shown: bool) -> None:
     unit = Fraction(packet.time_base)
-    added = shift.of(packet) if shift else 0
+    added = shift.of(packet)
     ticks = packet.pts if packet.pts is not None else packet.dts
     if ticks is None or packet.is_discard:
         return
-    if shift and packet.dts is not None and abs(ticks - packet.dts) * unit > LEAP:
+    if shift.repaired and packet.dts is not None and abs(ticks - packet.dts) * unit > LEAP:
         ticks = packet.dts  # the first packet behind a jump of MPEG-PS: only its presentation time has jumped
     time = ticks * unit + added
     clock.origin = time if clock.origin is None else min(time, clock.origin)
@@ -104,6 +104,8 @@ class _Shift:
     """What has to be added to all times from a packet on."""
 
     jumps: list[Fraction]
+    repaired: bool
+    """ffmpeg takes jumps out of this container.  In others a leap is a pause, and a way back is for `length` alone."""
     total: Fraction = Fraction(0)
     due: dict[int, tuple[Fraction, Fraction]] = field(default_factory=dict)
     """For each stream the decoding time of its last packet, and the time of the next if nothing jumps."""
@@ -115,8 +117,9 @@ class _Shift:
         time = packet.dts * Fraction(packet.time_base) + self.total
         if packet.stream_index in self.due:
             before, due = self.due[packet.stream_index]
-            if abs(time - due) > LEAP or time + BACK < before:
-                self.jumps.append(time - due)
+            if (self.repaired and abs(time - due) > LEAP) or time + BACK < before:
+                if self.repaired:
+                    self.jumps.append(time - due)
                 self.total -= time - due
                 time = due
         self.due[packet.stream_index] = (time, time + _duration(packet))

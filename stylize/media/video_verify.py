@@ -68,7 +68,10 @@ def verify_length(info: VideoInfo, times: Sequence[Fraction]) -> None:
     wanted = read_clock(info.path, info.stream.index).length
     found = times[-1] - times[0]
     if wanted is not None and abs(found - wanted) > Fraction(1, 2):
-        raise MediaError(f"verification failed: {float(found):.3f} s of pictures instead of {float(wanted):.3f} s")
+        raise MediaError(
+            f"verification failed: {float(found):.3f} s of pictures instead of {float(wanted):.3f} s; does the "
+            f"clock of {info.path} go back? Then put its parts together anew (ffmpeg -f concat)"
+        )
 
 
 def _times(container: Any, stream: Any, decode: bool, stop: threading.Event | None) -> list[Fraction]:

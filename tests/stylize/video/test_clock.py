@@ -128,3 +128,15 @@ def test_a_result_of_the_wrong_length_does_not_pass(tmp_path):
     verify_length(probe_video(source), times)
     with pytest.raises(MediaError, match=r"1\.000 s of pictures instead of 1\.960 s"):
         verify_length(probe_video(source), [*times[:25], times[24] + Fraction(1, 25)])
+
+
+def test_a_clock_that_goes_back_where_ffmpeg_does_not_repair_it_is_told(tmp_path):
+    """FLV has no such thing as a clock that begins again; the result is short, and does not pass for whole."""
+    codec = ("-c:v", "libx264", "-preset", "ultrafast")
+    parts = [make_clip(tmp_path / f"{number}.flv", frames=30, codec=codec) for number in (0, 1)]
+    source = tmp_path / "in.flv"
+    source.write_bytes(parts[0].read_bytes() + parts[1].read_bytes()[13:])  # without its header
+    with pytest.raises(MediaError, match=r"instead of 2\.3.* s; does the clock of .*in\.flv go back"):
+        stylized(source, tmp_path / "out.mp4", verify=True)
+    report = stylized(source, tmp_path / "out.mp4")
+    assert any("no increasing time" in warning for warning in report.warnings)
