@@ -28,6 +28,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
+        "import-linter>=2.17",
         "ruff==0.17.6",
         "mypy==2.4.1",
     ],
@@ -42,7 +43,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["stylize*", "engine*", "training*"]),
-    package_data={"stylize": ["py.typed", "models/*/*"], "engine": ["py.typed"], "training": ["py.typed"]},
+    package_data={"stylize": ["py.typed"], "engine": ["py.typed", "models/*/*"], "training": ["py.typed"]},
     install_requires=[
         "av>=14",
         "click>=8.1",

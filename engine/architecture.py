@@ -8,85 +8,17 @@ tensors.  From them follow the ONNX graphs (`engine.export`), the torch referenc
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
+from engine.cyclegan import cyclegan_operations
 from engine.errors import ModelError
+from engine.operations import Op, OperationList
 
-__all__ = ["SLOPE", "Op", "Program"]
-
-Kind = Literal["conv", "conv_transpose", "upsample", "norm", "relu", "leaky", "tanh", "add", "unshuffle", "shuffle"]
-
-SLOPE = 0.2
-"""Of `leaky`, the ReLU behind layers without instance norm."""
+__all__ = ["Program"]
 
 ARCHITECTURES = ("resnet9", "resnet9-skip", "light", "cyclegan")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Op:
-    """One operation; tensors are NCHW."""
-
-    kind: Kind
-    inputs: tuple[str, ...]
-    output: str
-    weight: str = ""
-    """Prefix of the parameters: `X.weight` and `X.bias`, or `X.gamma` and `X.beta`."""
-    cin: int = 0
-    cout: int = 0
-    kernel: int = 1
-    stride: int = 1
-    """Of a convolution; the factor of `upsample`, `unshuffle` and `shuffle`."""
-    pad: int = 0
-    """Pixels of padding on each side, before a convolution."""
-    pad_end: int | None = None
-    """The same below and to the right where it differs; of `conv_transpose`, what is cut off there."""
-    pad_mode: Literal["reflect", "constant", "edge"] = "reflect"
-    """`edge` is of `conv_transpose` alone; see `engine.fold`."""
-    bias: bool = True
-    instance: bool = True
-    """`norm` only: normalise by the statistics of the image; else scale and shift alone."""
-    offset: int = 0
-    """`norm` only: first place in the statistics vectors; it takes `cout` places."""
-    eps: float = 1e-5
-    """`norm` only: added to the variance."""
-    eps_outside: float = 0.0
-    """`norm` only: added to the deviation, the square root of that."""
-
-    @property
-    def pads(self) -> tuple[int, int]:
-        """Padding above and left, and below and right."""
-        return self.pad, self.pad if self.pad_end is None else self.pad_end
-
-
-@dataclass
-class _Builder:
-    """Collects operations; every method returns the name of the tensor it makes."""
-
-    ops: list[Op] = field(default_factory=list)
-    channels: int = 0
-
-    def add(self, kind: Kind, *inputs: str, **values: Any) -> str:
-        output = f"t{len(self.ops)}"
-        self.ops.append(Op(kind=kind, inputs=inputs, output=output, **values))
-        return output
-
-    def conv(self, x: str, weight: str, cin: int, cout: int, kernel: int, *, stride: int = 1, bias: bool = True) -> str:
-        return self.add(
-            "conv", x, weight=weight, cin=cin, cout=cout, kernel=kernel, stride=stride, pad=kernel // 2, bias=bias
-        )
-
-    def norm(self, x: str, weight: str, channels: int, *, instance: bool = True) -> str:
-        x = self.add("norm", x, weight=weight, cout=channels, offset=self.channels, instance=instance)
-        self.channels += channels
-        return x
-
-    def block(self, x: str, prefix: str, channels: int) -> str:
-        y = self.conv(x, f"{prefix}.conv1", channels, channels, 3, bias=False)
-        y = self.add("relu", self.norm(y, f"{prefix}.norm1", channels))
-        y = self.conv(y, f"{prefix}.conv2", channels, channels, 3, bias=False)
-        return self.add("add", x, self.norm(y, f"{prefix}.norm2", channels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +33,7 @@ class Program:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Program:
-        """The program of a generator config (`training.networks.GeneratorConfig.to_dict`).
+        """The program of a generator config (`training.generator.networks.GeneratorConfig.to_dict`).
 
         Raises ModelError for an architecture that this version does not know.
         """
@@ -111,9 +43,8 @@ class Program:
         if architecture == "light":
             return _light(int(config["ngf"]), int(config["n_blocks"]))
         if architecture == "cyclegan":
-            from engine.foreign_program import foreign_program
-
-            return foreign_program(config)
+            b = cyclegan_operations(config)
+            return cls(ops=tuple(b.ops), norm_channels=b.channels, multiple=2 ** int(config["n_downsampling"]))
         return _resnet(
             ngf=int(config["ngf"]),
             blocks=int(config["n_blocks"]),
@@ -177,7 +108,7 @@ class Program:
 
 
 def _resnet(*, ngf: int, blocks: int, depth: int, transposed: bool, skip: bool) -> Program:
-    b = _Builder()
+    b = OperationList()
     widths = [ngf * 2**i for i in range(depth + 1)]
     x = b.conv("x", "stem.conv", 3, widths[0], 7, bias=skip)
     x = b.add("relu", x if skip else b.norm(x, "stem.norm", widths[0]))
@@ -206,7 +137,7 @@ def _resnet(*, ngf: int, blocks: int, depth: int, transposed: bool, skip: bool) 
 
 
 def _light(width: int, blocks: int) -> Program:
-    b = _Builder()
+    b = OperationList()
     x = b.add("unshuffle", "x", stride=4)
     kept = x = b.add("relu", b.conv(x, "stem.conv", 48, width, 3))
     for i in range(blocks):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import threading
 from collections.abc import Callable
@@ -13,40 +12,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine import tensorrt_api
-from engine.backends.base import BackendOptions, open_backend
-from engine.backends.cuda import CudaDevice
-from engine.compare import psnr
+from engine.backends.base import BackendOptions
 from engine.errors import BuildCancelled, OutOfMemoryError, PlanError
-from engine.plan import BARS, GRAPHS, PlanCache, PlanConfig, PlanRecord, ShapeProfile
+from engine.metrics import psnr
 from engine.spec import ModelSpec, look_weights, sha256
-from engine.tensorrt_api import Machine
+from engine.trt import api as tensorrt_api
+from engine.trt.api import Machine
+from engine.trt.cuda import CudaDevice
+from engine.trt.graphs import graph_hashes, onnx_graphs
+from engine.trt.plan import BARS, GRAPHS, PlanCache, PlanConfig, PlanRecord, ShapeProfile
 
-__all__ = ["Builder", "Progress", "graph_hashes", "onnx_graphs", "reference_picture"]
+__all__ = ["Builder", "Progress", "build_plan", "reference_picture"]
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase, the steps done and the steps there are; may come from any thread."""
-
-
-def onnx_graphs(folder: Path, spec: ModelSpec, precision: str) -> dict[str, bytes]:
-    """The ONNX graphs of a model in a precision, serialized; their feature maps' type is asserted."""
-    from engine.export import assert_precision, model_weights, probe_graph, render_graph
-
-    weights = model_weights(folder, "TensorRT plans are built")
-    graphs = {
-        "probe": probe_graph(spec, weights, precision=precision),
-        "render": render_graph(spec, weights, precision=precision),
-    }
-    for graph in graphs.values():
-        assert_precision(graph, precision)
-    return {name: graph.SerializeToString(deterministic=True) for name, graph in graphs.items()}
-
-
-def graph_hashes(graphs: dict[str, bytes]) -> dict[str, str]:
-    """sha256 by graph: what a plan is known by."""
-    return {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()}
 
 
 def reference_picture(height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -212,6 +193,7 @@ class Builder:
 
     def _measured(self, place: Path, record: PlanRecord) -> PlanRecord:
         """Run the plan on a reference tile; PlanError below the bar of its precision."""
+        from engine.backends.openvino import OpenVinoBackend
         from engine.backends.tensorrt import TensorRtBackend
 
         low, high = self.config.profile.min, self.config.profile.max
@@ -220,7 +202,7 @@ class Builder:
         picture = reference_picture(height, width)
         look = look_weights(self.spec, self.spec.looks[0])
         options = BackendOptions(precision="fp32", threads=0)
-        with open_backend(self.folder, name="openvino", options=options) as reference:
+        with OpenVinoBackend(self.folder, self.spec, options) as reference:
             statistics = reference.probe(picture, look)
             expected = reference.render(picture, statistics)
         record.save(place)
@@ -237,6 +219,14 @@ class Builder:
                 "it was not installed. Try --precision fp32 or another TensorRT version"
             )
         return dataclasses.replace(record, psnr=round(min(found, 200.0), 2), frames_per_second=round(speed, 2))
+
+
+def build_plan(folder: Path, config: PlanConfig, cache: PlanCache, gpu: int) -> tuple[Path, PlanRecord]:
+    """The plan of a model in the cache, built if it is not there: what `tensorrt` does when none fits.
+
+    Raises as `Builder.build` does.
+    """
+    return Builder(folder, config, cache=cache, gpu=gpu).build()
 
 
 def _parser_errors(parser: Any) -> str:

@@ -14,8 +14,8 @@ import click
 from engine.errors import EngineError
 
 if TYPE_CHECKING:
-    from engine.plan import PlanConfig, PlanRecord
     from engine.spec import ModelSpec
+    from engine.trt.plan import PlanConfig, PlanRecord
 
 __all__ = ["main"]
 
@@ -57,7 +57,7 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic from click
         """Bytes."""
         if isinstance(value, int):
             return value
-        from engine.plan import parse_size
+        from engine.trt.plan import parse_size
 
         try:
             return parse_size(str(value))
@@ -123,10 +123,11 @@ def _build(
     *, model: str | None, gpu: int, timing_cache: Path | None, output: Path | None, cache: Path | None,
     force: bool, dry_run: bool, as_json: bool, **values: Any,
 ) -> None:  # fmt: skip
-    from engine.plan import PlanCache
+    from engine.model_store import find_model
     from engine.spec import ModelSpec
+    from engine.trt.plan import PlanCache
 
-    folder = _model_folder(model)
+    folder = find_model(model or "full")
     spec = ModelSpec.load(folder)
     config = _config(spec, **values)
     from engine.builder import Builder
@@ -150,7 +151,7 @@ def _config(
     workspace: int, optimization_level: int, hardware_compatible: str | None, version_compatible: bool,
 ) -> PlanConfig:  # fmt: skip
     """The user's choices; ValueError where they contradict one another."""
-    from engine.plan import PlanConfig, ShapeProfile
+    from engine.trt.plan import PlanConfig, ShapeProfile
 
     shapes = [low, usual, high]
     if any(shapes) and (tile or batch):
@@ -173,32 +174,10 @@ def _config(
     )
 
 
-def _model_folder(name: str | None) -> Path:
-    """Folder of a model by name or path, or of the first that is shipped; ModelError lists what there is."""
-    import importlib.util
-    import os
-
-    from platformdirs import user_data_path
-
-    from engine.errors import ModelError
-
-    package = importlib.util.find_spec("stylize")
-    places = [Path(place) / "models" for place in (package.submodule_search_locations or [])] if package else []
-    own = os.environ.get("STYLIZE_MODELS") or user_data_path("firewatch-stylizer", appauthor=False) / "models"
-    known = {p.parent.name: p.parent for place in [Path(own), *places] for p in sorted(place.glob("[!.]*/spec.json"))}
-    shipped = sorted(name for name, folder in known.items() if folder.parent in places)
-    if name is None and shipped:
-        return known[shipped[0]]
-    if name is not None and (name in known or (Path(name) / "spec.json").is_file()):
-        return known.get(name) or Path(name)
-    names = ", ".join(sorted(known)) or "none"
-    raise ModelError(f"no model {name!r}: there are {names}; or give a model folder" if name else "give --model")
-
-
 def _dry_run(builder: Any, gpu: int, output: Path | None, as_json: bool) -> None:
     """What would be built, as far as this machine can tell."""
-    from engine import tensorrt_api
-    from engine.backends.cuda import CudaDevice
+    from engine.trt import api as tensorrt_api
+    from engine.trt.cuda import CudaDevice
 
     spec, profile = builder.spec, builder.config.profile
     machine, refusal = None, None
@@ -243,7 +222,7 @@ def build(arguments: tuple[str, ...]) -> None:
 @json_option
 def list_plans(cache: Path | None, as_json: bool) -> None:
     """Show the plans of the cache, the newest first."""
-    from engine.plan import PlanCache
+    from engine.trt.plan import PlanCache
 
     found = PlanCache(cache).records()
     if as_json:
@@ -262,7 +241,7 @@ def list_plans(cache: Path | None, as_json: bool) -> None:
 @cache_option
 def clean(keys: tuple[str, ...], everything: bool, model: str | None, cache: Path | None) -> None:
     """Delete plans: those named by KEYS (see `list`), of a model, or all."""
-    from engine.plan import PlanCache
+    from engine.trt.plan import PlanCache
 
     if not keys and not everything and model is None:
         raise click.UsageError("say which: KEYS, --model or --all")
@@ -288,7 +267,7 @@ def inspect(plan: Path, gpu: int, as_json: bool) -> None:
 
     PLAN is a plan folder, or one of the .plan files in it.  Needs the GPU that the plan was built for.
     """
-    from engine.inspect_plan import describe, layers_of
+    from engine.trt.inspect import describe, layers_of
 
     result = layers_of(plan, gpu)
     click.echo(json.dumps(result, indent=2) if as_json else describe(result))

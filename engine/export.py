@@ -20,9 +20,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.architecture import SLOPE, Op, Program
+from engine.architecture import Program
 from engine.errors import ModelError
 from engine.fold import fold_upsampling
+from engine.operations import SLOPE, Op
 from engine.scaling import weight_powers
 from engine.spec import ModelSpec, sha256
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.architecture import Op
+from engine.operations import Op
 
 __all__ = ["fold_operations", "fold_upsampling", "folded_kernel"]
 

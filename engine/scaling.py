@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.architecture import Op
+from engine.operations import Op
 
 __all__ = ["weight_powers"]
 

@@ -36,8 +36,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import make_sample  # noqa: E402
 from bench_models import CONFIGS, peer_flops, random_model  # noqa: E402
 
+from engine.model_store import shipped_models  # noqa: E402
 from engine.spec import ModelSpec  # noqa: E402
-from stylize.model_store import shipped_models  # noqa: E402
 from stylize.settings import BASE_SIDE  # noqa: E402
 
 PARTS = ("command", "engine", "onnxruntime", "peer", "limit")

@@ -26,14 +26,15 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from engine.backends.base import Backend, BackendOptions, open_backend
+from engine.backends.base import Backend, BackendOptions
 from engine.backends.frames import render_frames
 from engine.builder import reference_picture
-from engine.cli import _model_folder
-from engine.compare import psnr
+from engine.choice import open_backend
 from engine.errors import BackendError, EngineError, OutOfMemoryError
+from engine.metrics import psnr
+from engine.model_store import find_model
 from engine.spec import ModelSpec, NormStatistics, look_weights
-from stylize.tiling import Region, Tile
+from engine.tiling import Region, Tile
 
 SIZES = {"360p": (360, 640), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
 BARS = {"tensorrt": 45.0, "torch-fp16": 45.0, "torch-bf16": 32.0, "torch-fp32": 60.0, "openvino": 60.0}
@@ -144,7 +145,7 @@ def opened(folder: Path, name: str, gpu: int, cpu: bool, tile: tuple[int, int, i
     kind, options = options_of(name, gpu, cpu)
     if kind == "tensorrt":
         from engine.builder import Builder
-        from engine.plan import PlanConfig, ShapeProfile
+        from engine.trt.plan import PlanConfig, ShapeProfile
 
         spec = ModelSpec.load(folder)
         batch, height, width = tile
@@ -214,7 +215,7 @@ def seconds_of(work: Callable[[], Any], seconds: float) -> float:
 
 def device_memory(gpu: int) -> float | None:
     """MiB in use on the device, by all programs."""
-    from engine.backends.cuda import CudaDevice
+    from engine.trt.cuda import CudaDevice
 
     try:
         with CudaDevice(gpu) as device, device.current():
@@ -292,7 +293,7 @@ def main(
         if unknown := set(given) - set(known):
             raise click.UsageError(f"unknown: {', '.join(sorted(unknown))}; allowed: {', '.join(known)}")
     try:
-        folder = _model_folder(model)
+        folder = find_model(model or "full")
         spec = ModelSpec.load(folder)
         look = look_weights(spec, spec.looks[0])
         with open_backend(folder, name="openvino", options=BackendOptions(precision="fp32")) as slow:

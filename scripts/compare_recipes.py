@@ -74,7 +74,7 @@ def main(
     """Train recipes for the same time each, then write one table and one sheet to OUT."""
     from training.config import TrainConfig
     from training.errors import TrainingError
-    from training.evaluate import EvaluateConfig, evaluate_checkpoints
+    from training.evaluation.evaluate import EvaluateConfig, evaluate_checkpoints
 
     names = [n.strip() for n in only.split(",")] if only else list(RECIPES)
     unknown = set(names) - set(RECIPES)
@@ -110,8 +110,8 @@ def main(
 
 def _train(config: object, folder: Path, minutes: float) -> None:
     """Spend what is left of a recipe's time."""
-    from training.checkpoint import MANIFEST
     from training.config import TrainConfig
+    from training.generator.checkpoint import MANIFEST
     from training.trainer import Trainer
 
     assert isinstance(config, TrainConfig)

@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engine.compare import psnr
+from engine.metrics import psnr
 from stylize import Stylizer
 from stylize.frame import Frame
-from stylize.media.images import read_image
-from stylize.media.video_probe import probe_video
-from stylize.media.video_source import VideoSource
+from stylize.media.image.read import read_image
+from stylize.media.video.probe import probe_video
+from stylize.media.video.source import VideoSource
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stylize import Stylizer
-from stylize.media.images import read_image
+from stylize.media.image.read import read_image
 
 U8 = npt.NDArray[np.uint8]
 

@@ -22,9 +22,9 @@ import numpy.typing as npt
 from stylize import Stylizer
 from stylize.errors import StylizeError
 from stylize.frame import Frame
-from stylize.media.video_probe import probe_video
-from stylize.media.video_source import VideoSource
-from training.temporal import warping_error
+from stylize.media.video.probe import probe_video
+from stylize.media.video.source import VideoSource
+from training.evaluation.temporal import warping_error
 
 U8 = npt.NDArray[np.uint8]
 

@@ -47,8 +47,8 @@ def main() -> None:
 @click.option("--long-side", default=512, help="Longer side of the photos, in pixels.")
 def pack(data: Path, out: Path, quality: int, long_side: int) -> None:
     """Copy trainA and trainB of DATA to OUT as JPEGs, small enough to be carried to the machine."""
+    from training.data.image_io import fit, image_files, read_rgb, write_rgb
     from training.errors import TrainingError
-    from training.image_io import fit, image_files, read_rgb, write_rgb
 
     total = 0
     try:
@@ -79,9 +79,9 @@ def train(data: Path, run: Path, minutes: float, recipe: str, changes: tuple[str
     import torch
     from tqdm import tqdm
 
-    from training.checkpoint import MANIFEST
     from training.config import TrainConfig
     from training.errors import TrainingError
+    from training.generator.checkpoint import MANIFEST
     from training.trainer import Trainer
 
     if recipe == "auto":

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.errors import EngineError
+    from stylize.api import Stylizer
     from stylize.errors import StylizeError
     from stylize.frame import Frame
-    from stylize.pipeline import Stylizer
     from stylize.settings import StyleSettings
 
 __all__ = ["EngineError", "Frame", "StyleSettings", "StylizeError", "Stylizer", "__version__"]
@@ -24,7 +24,7 @@ _HOMES = {
     "Frame": "stylize.frame",
     "StyleSettings": "stylize.settings",
     "StylizeError": "stylize.errors",
-    "Stylizer": "stylize.pipeline",
+    "Stylizer": "stylize.api",
 }
 
 

@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from stylize import __version__
-from stylize.config_file import CONFIGURED, PROGRAM, load_defaults, show_environment
+from stylize.commands.config_file import CONFIGURED, PROGRAM, load_defaults, show_environment
 
 __all__ = ["main", "stylize"]
 
@@ -108,7 +108,7 @@ def stylize(ctx: click.Context, verbose: int, quiet: bool, log_file: Path | None
     -v, -q and --log-file may stand before the command or behind it.
     """
     if ctx.invoked_subcommand in CONFIGURED:
-        ctx.default_map = load_defaults()
+        ctx.default_map = load_defaults(ctx.command)
         verbose, quiet, log_file = _from_files(ctx, verbose, quiet, log_file)
     ctx.obj = {}
     _apply(ctx, verbose, quiet, log_file)

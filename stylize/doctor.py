@@ -142,7 +142,7 @@ def _openvino() -> Iterator[Check]:
 
 
 def _mnn() -> Iterator[Check]:
-    from engine.backends.base import cpu_has_bf16
+    from engine.choice import cpu_has_bf16
 
     version = _version("mnn")
     better = cpu_has_bf16()
@@ -192,7 +192,7 @@ def _tensorrt() -> Iterator[Check]:
             fix="" if version else extra,
         )
     if importlib.util.find_spec("pycuda") is not None:
-        from engine.backends.cuda import CudaDevice, device_count
+        from engine.trt.cuda import CudaDevice, device_count
 
         try:
             for index in range(device_count()):
@@ -201,7 +201,7 @@ def _tensorrt() -> Iterator[Check]:
                 yield Check(group="GPU", name=f"cuda:{index}", status="ok", detail=detail)
         except EngineError as error:
             yield Check(group="GPU", name="CUDA", status="missing", detail=str(error), fix="nvidia-smi")
-    from engine.plan import PlanCache
+    from engine.trt.plan import PlanCache
 
     cache = PlanCache()
     records = cache.records()
@@ -221,8 +221,8 @@ def _cluster() -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
+    from engine.model_store import all_models
     from engine.spec import ModelSpec
-    from stylize.model_store import all_models
 
     entries = all_models()
     for entry in entries:
@@ -249,9 +249,9 @@ def _models() -> Iterator[Check]:
 
 def _self_test() -> Iterator[Check]:
     """Two seconds of rendering with every backend, with the smallest model there is."""
-    from engine.backends.base import BACKENDS
+    from engine.choice import BACKENDS
+    from engine.model_store import all_models
     from engine.spec import ModelSpec
-    from stylize.model_store import all_models
 
     sizes: list[tuple[int, str, Path]] = []
     for entry in all_models():
@@ -271,7 +271,7 @@ def _self_test() -> Iterator[Check]:
 def _render_test(backend: str, model: str, folder: Path) -> Check:
     import numpy as np
 
-    from engine.backends.base import open_backend
+    from engine.choice import open_backend
     from engine.spec import look_weights
 
     needed = backend == "openvino"

@@ -10,10 +10,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Frame", "FrameTransform", "Image"]
+__all__ = ["NOTHING", "Frame", "FrameTransform", "Image"]
 
 Image = npt.NDArray[np.uint8]
 """RGB uint8, ``(height, width, 3)``, C-contiguous."""
+
+NOTHING: Image = np.zeros((0, 0, 3), np.uint8)
+"""Stands for a picture that is no longer needed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from engine.backends.base import CPU_BACKENDS, choose_backend
+from engine.choice import CPU_BACKENDS, choose_backend
 from stylize.settings import StyleSettings
 
 __all__ = ["AUTO", "choose_model", "usual_backend"]

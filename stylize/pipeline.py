@@ -1,6 +1,6 @@
 """The map of the program: picture -> working size -> statistics -> tiles -> render -> mix -> picture.
 
-`Stylizer` does this for one picture; `stylize.video_frames` for a stream of frames, with statistics that
+`Pipeline` does this for one picture; `stylize.video.stylizer` for a stream of frames, with statistics that
 are smoothed over time.  Reading and writing files is done elsewhere (`stylize.media`).
 """
 
@@ -9,54 +9,40 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import sys
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
-from engine.backends.base import CPU_BACKENDS, Backend, BackendOptions, open_backend
+from engine.backends.base import Backend, BackendOptions
 from engine.backends.frames import FrameRenderer, Rendering
+from engine.choice import CPU_BACKENDS, open_backend
 from engine.errors import PlanError
+from engine.memory import default_tile
+from engine.model_store import find_model
 from engine.spec import F32, ModelSpec, NormStatistics, look_weights
-from stylize.flow import FlowFilter
-from stylize.frame import Frame, FrameTransform, Image
-from stylize.memory import default_tile
+from engine.tiling import TilePlan
+from stylize.frame import NOTHING, Image
 from stylize.model_choice import AUTO, choose_model, usual_backend
-from stylize.model_store import find_model
 from stylize.settings import BASE_SIDE, StyleSettings
-from stylize.tiling import TilePlan
-from stylize.video_frames import NOTHING, VideoStylizer
 
-if TYPE_CHECKING:
-    from stylize.media.video_probe import VideoInfo
-    from stylize.video_job import VideoReport
-
-__all__ = ["Stylizer", "Stylizing"]
+__all__ = ["Pipeline", "Stylizing"]
 
 log = logging.getLogger(__name__)
+
+P = TypeVar("P", bound="Pipeline")
 
 BAND = 256
 """Rows that are mixed at once."""
 
 
-class Stylizer:
+class Pipeline:
     """One opened model with its settings; a context manager.
-
-    Example:
-        >>> import numpy as np
-        >>> photo = np.full((120, 160, 3), 128, np.uint8)   # RGB (H, W, 3)
-        >>> with Stylizer(model="light", look="dusk") as stylizer:
-        ...     firewatch = stylizer.image(photo)
-        >>> firewatch.shape, firewatch.dtype
-        ((120, 160, 3), dtype('uint8'))
 
     Args:
         settings: see `StyleSettings`; single settings may be given by name instead.
@@ -106,7 +92,7 @@ class Stylizer:
         start, _, end = (self.settings.look or self.spec.usual_look).partition(":")
         return look_weights(self.spec, start), look_weights(self.spec, end or start)
 
-    def restyled(self, **values: Any) -> Stylizer:
+    def restyled(self: P, **values: Any) -> P:
         """The same opened model under other settings of the look; to be used while this one is open.
 
         Raises ValueError for what `StyleSettings` or the model does not have.
@@ -118,7 +104,7 @@ class Stylizer:
 
     @property
     def key(self) -> str:
-        """Hash of model and settings: two stylizers with one key give the same pictures."""
+        """Hash of model and settings: two pipelines with one key give the same pictures."""
         return self.settings.key(str(dict(self.spec.hashes or {})))
 
     @property
@@ -128,15 +114,15 @@ class Stylizer:
         return {name: value for name, value in found.items() if getattr(self.settings, name) in (None, "auto")}
 
     @classmethod
-    def open(cls, model: str = "auto", **values: Any) -> Stylizer:
-        """An entered stylizer: for a `with` block, or until `close` (or the end of the program)."""
+    def open(cls: type[P], model: str = "auto", **values: Any) -> P:
+        """An opened one: for a `with` block, or until `close` (or the end of the program)."""
         return cls(model=model, **values).__enter__()
 
     def close(self) -> None:
         """Give the backend's memory back."""
         self.__exit__(None, None, None)
 
-    def __enter__(self) -> Stylizer:
+    def __enter__(self: P) -> P:
         if self._opened is not None:  # with Stylizer.open(...)
             return self
         with ExitStack() as stack:
@@ -170,41 +156,6 @@ class Stylizer:
         if self.settings.strength == 0:
             return image.copy()
         return self.render(image, self.probe(image))
-
-    def video(self, source: Path | str, target: Path | str, **settings: Any) -> VideoReport:
-        """Stylize a video file; `settings` are those of `stylize.media.video_settings.VideoSettings`.
-
-        Raises StylizeError when the source cannot be read or the target not be written; an interrupted
-        call goes on where it stopped when it is made again.
-        """
-        from stylize.media.video_probe import probe_video
-        from stylize.media.video_settings import VideoSettings
-        from stylize.video_job import stylize_video
-
-        wanted = VideoSettings(**settings)
-        transform = self.transform_for(probe_video(Path(source)), wanted.fps)
-        return stylize_video(Path(source), Path(target), transform, wanted, transform_key=self.key)
-
-    def frames(self, source: Path | str) -> Iterator[Frame]:
-        """Stylized frames of a video file, in order, each with its presentation time."""
-        from stylize.media.video_probe import probe_video
-        from stylize.media.video_source import VideoSource
-
-        info = probe_video(Path(source))
-        with VideoSource(info) as frames:
-            yield from self.transform_for(info)(frames, range(sys.maxsize))
-
-    def transform_for(self, info: VideoInfo, fps: Fraction | None = None) -> FrameTransform:
-        """The frame transform of one video: rate and length decide the smoothing window and look changes."""
-        rate = fps or info.rate or info.nominal_rate or Fraction(30)
-        return self.transform(min(rate, Fraction(240)), info.duration)
-
-    def transform(self, rate: Fraction | float, duration: Fraction | float | None = None) -> FrameTransform:
-        """A frame transform for a video of `rate` frames a second and `duration` seconds."""
-        radius = round(self.settings.smoothing * float(rate))
-        length = None if duration is None else float(duration)
-        stylized = VideoStylizer(stylizer=self, radius=radius, duration=length)
-        return FlowFilter(stylized, self.settings.stabilize) if self.settings.stabilize else stylized
 
     def look_at(self, position: float) -> F32:
         """Look weights ``(K,)`` at a position 0..1 of a video."""
@@ -321,10 +272,10 @@ class Stylizer:
 
 
 class Stylizing:
-    """A picture under way; what `Stylizer.begin` returns."""
+    """A picture under way; what `Pipeline.begin` returns."""
 
-    def __init__(self, stylizer: Stylizer, image: Image, size: tuple[int, int], rendering: Rendering) -> None:
-        self._stylizer, self._image, self._size, self._rendering = stylizer, image, size, rendering
+    def __init__(self, pipeline: Pipeline, image: Image, size: tuple[int, int], rendering: Rendering) -> None:
+        self._pipeline, self._image, self._size, self._rendering = pipeline, image, size, rendering
         self._result: Image | None = None
 
     def result(self) -> Image:
@@ -333,9 +284,9 @@ class Stylizing:
             started = time.perf_counter()
             height, width = self._size
             fake = self._rendering.result()[:height, :width]
-            self._result = self._stylizer.mix(self._image, _resize(fake, *self._image.shape[:2]))
+            self._result = self._pipeline.mix(self._image, _resize(fake, *self._image.shape[:2]))
             self._image = NOTHING
-            self._stylizer.seconds["render"] += time.perf_counter() - started
+            self._pipeline.seconds["render"] += time.perf_counter() - started
         return self._result
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.spec import NormStatistics
 from stylize.frame import Image
-from stylize.pipeline import Stylizer
+from stylize.pipeline import Pipeline
 from stylize.result_name import beside
 from stylize.settings import StyleSettings
 
@@ -90,8 +90,8 @@ def command_for(source: Path, settings: StyleSettings, *, video: bool, model: st
 
 def video_pictures(path: Path, count: int, at: Sequence[Fraction]) -> list[Picture]:
     """Frames of a video: at the times given, else one for each of its scenes."""
-    from stylize.frame_choice import choose_times, frame_at
-    from stylize.media.video_probe import probe_video
+    from stylize.media.video.probe import probe_video
+    from stylize.video.frame_choice import choose_times, frame_at
 
     info = probe_video(path)
     pictures = []
@@ -105,7 +105,7 @@ def video_pictures(path: Path, count: int, at: Sequence[Fraction]) -> list[Pictu
 
 
 def render_sheet(
-    stylizer: Stylizer,
+    stylizer: Pipeline,
     pictures: Sequence[Picture],
     columns: Sequence[Cell],
     *,
@@ -133,7 +133,7 @@ def render_sheet(
     return _joined(rows, axis=0)
 
 
-def _rendered(stylizer: Stylizer, picture: Picture, columns: Sequence[Cell]) -> Iterator[tuple[Cell, Image]]:
+def _rendered(stylizer: Pipeline, picture: Picture, columns: Sequence[Cell]) -> Iterator[tuple[Cell, Image]]:
     """A picture under the settings of every cell; what only mixes differently is rendered once."""
     statistics: dict[str | None, NormStatistics] = {}
     fakes: dict[tuple[str | None, float], Image] = {}

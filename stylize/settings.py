@@ -47,7 +47,7 @@ class StyleSettings:
     """Video: seconds before and after a frame over which its statistics are averaged; 0: none."""
 
     stabilize: float = 0.0
-    """Video: weight 0..1 of the flow-guided filter (`stylize.flow`), against flicker that smoothing leaves."""
+    """Video: weight 0..1 of the flow-guided filter (`stylize.video.flow`), against flicker that smoothing leaves."""
 
     def __post_init__(self) -> None:
         for name in ("strength", "keep_color", "stabilize"):
@@ -67,7 +67,7 @@ class StyleSettings:
             raise ValueError(f"threads is a number of CPU threads, or 0 for all, got {self.threads}")
 
     def _check_gpus(self, gpus: str) -> None:
-        from engine.backends.base import CPU_BACKENDS
+        from engine.choice import CPU_BACKENDS
 
         if not (self.gpu_numbers and len(set(self.gpu_numbers)) == len(self.gpu_numbers)):
             raise ValueError(f"gpus are numbers such as 0,1, each of them once, got {gpus!r}")

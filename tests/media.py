@@ -13,8 +13,8 @@ import numpy as np
 
 from stylize.frame import Frame
 from stylize.media.ffmpeg import find_ffmpeg
-from stylize.media.video_settings import VideoSettings
-from stylize.video_job import VideoReport, stylize_video
+from stylize.media.video.settings import VideoSettings
+from stylize.video.job import VideoReport, stylize_video
 
 VFR = "setpts='(N*0.04+mod(N*N,7)*0.004)/TB'"
 """Uneven times: 40 ms and a bit, never backwards."""

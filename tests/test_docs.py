@@ -44,13 +44,14 @@ def test_every_command_in_the_guides_exists():
 
 
 def test_example_settings_are_accepted(tmp_path, monkeypatch):
-    from stylize.config_file import load_defaults
+    from stylize.cli import stylize
+    from stylize.commands.config_file import load_defaults
 
     (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "configuration.md").read_text(), re.DOTALL)
     (tmp_path / "stylize.toml").write_text(example)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("stylize.config_file.user_file", lambda: tmp_path / "none")
-    defaults = load_defaults()
+    monkeypatch.setattr("stylize.commands.config_file.user_file", lambda: tmp_path / "none")
+    defaults = load_defaults(stylize)
     assert defaults["video"]["crf"] == "17" and defaults["folder"]["look"] == "dusk"
 
 

@@ -17,7 +17,7 @@ import click
 
 from training.config import TrainConfig
 from training.errors import TrainingError
-from training.generator_config import ARCHITECTURES
+from training.generator.config import ARCHITECTURES
 from training.options import NameList, SectionedGroup, SectionedOption, config_options
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _config(resume: Path | None, given: dict[str, Any]) -> TrainConfig:
 
 
 def _train(config: TrainConfig, resume: Path | None, *, minutes: float | None, dry_run: bool) -> None:
-    from training.data_check import data_files
+    from training.data.check import data_files
     from training.parallel import parallel_processes
 
     photos, art = data_files(config)
@@ -143,7 +143,7 @@ def _train(config: TrainConfig, resume: Path | None, *, minutes: float | None, d
 def _state(resume: Path | None) -> Path | None:
     if resume is None:
         return None
-    from training.checkpoint import find_state
+    from training.generator.checkpoint import find_state
 
     return find_state(resume)
 
@@ -198,7 +198,7 @@ def export(source: Path, out: Path, overwrite: bool, average: bool, looks: tuple
     train-generator export runs/00000 --out my-look
     stylize folder photos/ --model ./my-look
     """
-    from training.export import export_generator, export_model_folder
+    from training.generator.export import export_generator, export_model_folder
 
     write = export_generator if out.suffix == ".safetensors" else export_model_folder
     if out.exists() and not overwrite:
@@ -239,7 +239,7 @@ def distill(teacher: Path, minutes: float | None, **options: Any) -> None:
     It learns pixels, gradients, colours and steadiness from the teacher's output on photos; with
     --adversarial-steps also what a discriminator finds. Go on with `train-generator --resume RUN`.
     """
-    from training.checkpoint import load_generator
+    from training.generator.checkpoint import load_generator
 
     file = teacher / "generator.safetensors" if teacher.is_dir() else teacher
     _train(_distillation(file, load_generator(file).config.looks, options), None, minutes=minutes, dry_run=False)
@@ -276,8 +276,8 @@ def prepare(sources: tuple[Path, ...], out: Path, **settings: Any) -> None:
 
     Drops what is unreadable, tiny, blurry, covered by text or there already, and says why in report.json.
     """
-    from training.prepare import PrepareConfig, summary
-    from training.prepare import prepare as sort
+    from training.data.prepare import PrepareConfig, summary
+    from training.data.prepare import prepare as sort
 
     verdicts = sort(sources, out, PrepareConfig(**settings))
     click.echo(f"{summary(verdicts)}; images in {out / 'images'}, reasons in {out / 'report.json'}")
@@ -303,7 +303,7 @@ def evaluate(checkpoints: tuple[Path, ...], **options: Any) -> None:
 
     CHECKPOINTS are run folders or generator.safetensors files.
     """
-    from training.evaluate import EvaluateConfig, evaluate_checkpoints
+    from training.evaluation.evaluate import EvaluateConfig, evaluate_checkpoints
 
     evaluate_checkpoints(EvaluateConfig(checkpoints=checkpoints, **options), echo=click.echo)
 

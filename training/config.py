@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import CheckpointError
-from training.generator_config import GeneratorConfig
+from training.generator.config import GeneratorConfig
 from training.look_names import ANCHORS
 
 __all__ = ["PRECISIONS", "WARMUPS", "TrainConfig"]
@@ -45,7 +45,7 @@ class TrainConfig:
     """Folder for flattened photos, the slow part of the pseudo-pairs; default: `flat` inside `out`."""
     init: str | None = None
     """Generator to start from, a generator.safetensors of the same architecture and looks; a wider `light` one is
-    narrowed to its strongest channels (`training.narrow`)."""
+    narrowed to its strongest channels (`training.generator.narrow`)."""
     teacher: str | None = None
     """Generator whose output takes the place of pseudo-pairs and art (see `train-generator distill`)."""
     check_folders: bool = True

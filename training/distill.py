@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from training.checkpoint import load_generator
-from training.dataset import Batch
+from training.data.dataset import Batch
 from training.errors import CheckpointError
-from training.networks import set_views_first
+from training.generator.checkpoint import load_generator
+from training.generator.networks import set_views_first
 
 __all__ = ["Teacher"]
 

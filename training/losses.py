@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.metrics import GRADIENT_CONSTANT
+from training.evaluation.metrics import GRADIENT_CONSTANT
 
 __all__ = ["blur", "diff_augment", "edge_loss", "lsgan", "pair_loss", "structure_loss", "total_variation"]
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.config import TrainConfig
-from training.dataset import Batch
+from training.data.dataset import Batch
 from training.losses import blur, diff_augment, lsgan, pair_loss, structure_loss, total_variation
 
 __all__ = ["Losses", "Objective", "StepDraws"]

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 import click
 
 from training.config import PRECISIONS, WARMUPS, TrainConfig
-from training.generator_config import ARCHITECTURES, UPSAMPLINGS
+from training.generator.config import ARCHITECTURES, UPSAMPLINGS
 
 __all__ = ["SECTIONS", "NameList", "SectionedGroup", "SectionedOption", "config_options", "field_help"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from training.data.pseudo_pairs import U8
 from training.errors import TrainingError
-from training.pseudo_pairs import U8
 
 __all__ = ["RunLog"]
 

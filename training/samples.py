@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from training.image_io import image_files, read_rgb, write_rgb
-from training.networks import build_generator
-from training.pseudo_pairs import U8
-
-if TYPE_CHECKING:
-    from training.trainer import Trainer
+from training.config import TrainConfig
+from training.data.image_io import image_files, read_rgb, write_rgb
+from training.data.pseudo_pairs import U8
+from training.generator.networks import build_generator
 
 __all__ = ["sample_photos", "stylize_array", "write_grid"]
 
@@ -36,17 +35,16 @@ def stylize_array(net: torch.nn.Module, photo: U8, look: torch.Tensor) -> U8:
     return np.ascontiguousarray(y.permute(1, 2, 0).byte().cpu().numpy())
 
 
-def write_grid(trainer: Trainer) -> U8:
-    """Write ``samples-STEP.png`` from the averaged weights into the run folder; returns the grid."""
-    config = trainer.config
+def write_grid(path: Path, config: TrainConfig, weights: Mapping[str, torch.Tensor], device: torch.device) -> U8:
+    """Write a grid of the generator with these weights; returns it: RGB uint8."""
     net = build_generator(config.generator)
-    net.load_state_dict(trainer.ema)
-    net.to(trainer.device).eval()
+    net.load_state_dict(weights)
+    net.to(device).eval()
     looks = torch.eye(len(config.looks))
     rows = [
         np.hstack([photo, *(stylize_array(net, photo, look) for look in looks)])
         for photo in sample_photos(config.samples or config.photos)
     ]
     grid = np.vstack(rows)
-    write_rgb(trainer.folder / f"samples-{trainer.step:06d}.png", grid)
+    write_rgb(path, grid)
     return grid

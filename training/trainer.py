@@ -15,16 +15,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.checkpoint import load_generator, load_state, save_generator, save_state
 from training.config import TrainConfig
-from training.dataset import Batch, PhotoArtDataset
+from training.data.dataset import Batch, PhotoArtDataset
+from training.data.image_io import U8
 from training.devices import autocast_dtype, pick_device, used_memory_mib
 from training.distill import Teacher
 from training.errors import CheckpointError, DivergenceError
-from training.image_io import U8
-from training.image_pool import ImagePool
-from training.narrow import can_be_narrowed, narrowed
-from training.networks import (
+from training.generator.checkpoint import load_generator, load_state, save_generator, save_state
+from training.generator.narrow import can_be_narrowed, narrowed
+from training.generator.networks import (
     GeneratorConfig,
     LightGenerator,
     MultiScaleDiscriminator,
@@ -33,6 +32,7 @@ from training.networks import (
     init_weights,
     set_views_first,
 )
+from training.image_pool import ImagePool
 from training.objective import Losses, Objective, StepDraws
 from training.parallel import Parallel
 from training.run_log import RunLog
@@ -301,7 +301,7 @@ class Trainer:
 
     def write_samples(self) -> U8:
         """A grid of photos and their stylizations in every look, by the averaged weights; RGB uint8."""
-        return write_grid(self)
+        return write_grid(self.folder / f"samples-{self.step:06d}.png", self.config, self.ema, self.device)
 
 
 def _first_generator(config: TrainConfig) -> ResnetGenerator | LightGenerator:

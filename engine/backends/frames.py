@@ -14,7 +14,7 @@ import numpy.typing as npt
 from engine.backends.base import Backend
 from engine.errors import OutOfMemoryError
 from engine.spec import F32, NormStatistics
-from engine.windows import Window, batches
+from engine.tiling import Tile, batches
 
 __all__ = ["FrameQueue", "FrameRenderer", "Planner", "Rendering", "frame_queue", "render_frames"]
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 Image = npt.NDArray[np.uint8]
 
-Planner = Callable[[tuple[int, int], int | None], Sequence[Window]]
+Planner = Callable[[tuple[int, int], int | None], Sequence[Tile]]
 """Windows for a frame of ``(height, width)``; the number is how many pixels a tile may have, None: any.
 
 ValueError: tiles cannot be as small as that.
@@ -37,7 +37,7 @@ class FrameQueue(Protocol):
         """Frames that may be under way at once."""
         ...
 
-    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Window]) -> None:
+    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Tile]) -> None:
         """Queue a frame ``(H, W, 3)``; OutOfMemoryError asks for smaller windows, nothing is queued then."""
         ...
 
@@ -55,7 +55,7 @@ class _Immediate:
         self.backend = backend
         self._done: deque[Image] = deque()
 
-    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Window]) -> None:
+    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Tile]) -> None:
         if len(windows) == 1 and windows[0].padded.height * windows[0].padded.width == frame.size // 3:
             self._done.append(self.backend.render(frame[None], statistics)[0])
             return
@@ -114,7 +114,7 @@ class _Channel:
         self.lock = threading.RLock()
         self._under_way: deque[Rendering] = deque()
 
-    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Window]) -> Rendering:
+    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Tile]) -> Rendering:
         with self.lock:
             while len(self._under_way) >= self.queue.depth:
                 self._take_in()

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any
 
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
-from engine.backends.kept import KeptShapes
+from engine.backends.mnn_graph import from_blocks, to_blocks
+from engine.backends.shape_cache import ShapeCache
 from engine.errors import BackendError
-from engine.mnn_graph import from_blocks, to_blocks
 from engine.spec import F32, ModelSpec, NormStatistics
 
 __all__ = ["MnnBackend"]
@@ -38,7 +38,7 @@ class MnnBackend:
 
     That takes up to five times fewer multiplications (Lavin and Gray 2016, arXiv 1509.09308) for results that
     differ by 3e-4 of their size.  The graphs are made from the weights when the backend is entered; see
-    `engine.mnn_graph`.
+    `engine.backends.mnn_graph`.
 
     Args:
         folder: model folder with generator.safetensors.
@@ -52,7 +52,7 @@ class MnnBackend:
         self.folder, self.spec, self.options = folder, spec, options
         self._models: dict[str, bytes] = {}
         self._blocks = (1, 1)
-        self._sessions: KeptShapes[_Session] = KeptShapes()
+        self._sessions: ShapeCache[_Session] = ShapeCache()
 
     def __enter__(self) -> Backend:
         if self.options.precision not in ("auto", "fp32"):
@@ -102,8 +102,8 @@ class MnnBackend:
 
     def _convert(self) -> None:
         """Write both graphs in MNN's format."""
+        from engine.backends.mnn_graph import block_graphs
         from engine.export import model_weights
-        from engine.mnn_graph import block_graphs
 
         weights = model_weights(self.folder, "the backend mnn builds its graphs")
         graphs = block_graphs(self.spec, weights)

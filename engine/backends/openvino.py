@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
-from engine.backends.kept import KeptShapes
+from engine.backends.shape_cache import ShapeCache
 from engine.errors import BackendError, ModelError, OutOfMemoryError
 from engine.openvino_module import import_openvino
 from engine.spec import F32, ModelSpec, NormStatistics
@@ -39,7 +39,7 @@ class OpenVinoBackend:
         self.device = (options.device or "CPU").upper()
         self._core: Any = None
         self._models: dict[str, ov.Model] = {}
-        self._requests: KeptShapes[Any] = KeptShapes()
+        self._requests: ShapeCache[Any] = ShapeCache()
 
     def __enter__(self) -> Backend:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +19,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine import tensorrt_api
 from engine.backends.base import BackendOptions, Tiles, check_statistics, check_tiles
-from engine.backends.cuda import CudaDevice, Stream, copy_rectangle
 from engine.errors import BackendError, OutOfMemoryError, PlanError
-from engine.plan import GRAPHS, PlanCache, PlanRecord, Shape, ShapeProfile
 from engine.spec import F32, ModelSpec, NormStatistics
-from engine.windows import Window, batches
+from engine.tiling import Tile, batches
+from engine.trt import api as tensorrt_api
+from engine.trt.cuda import CudaDevice, Stream, copy_rectangle
+from engine.trt.plan import GRAPHS, PlanCache, PlanConfig, PlanRecord, Shape, ShapeProfile
 
 __all__ = ["TensorRtBackend"]
 
 log = logging.getLogger(__name__)
 
 Image = npt.NDArray[np.uint8]
+
+BuildPlan = Callable[[Path, PlanConfig, PlanCache, int], tuple[Path, PlanRecord]]
+"""Model folder, what to build, cache and number of the GPU; returns the plan's folder and sidecar."""
 
 LANES = 2
 
@@ -46,13 +49,16 @@ class TensorRtBackend:
         folder: model folder.
         spec: its descriptor.
         options: device (`cuda:1`), precision, cache folder, plan folder.
+        build: makes a plan where the cache has none that fits; None: that is a PlanError.
     """
 
     name = "tensorrt"
     depth = LANES
 
-    def __init__(self, folder: Path, spec: ModelSpec, options: BackendOptions) -> None:
-        self.folder, self.spec, self.options = folder, spec, options
+    def __init__(
+        self, folder: Path, spec: ModelSpec, options: BackendOptions, *, build: BuildPlan | None = None
+    ) -> None:
+        self.folder, self.spec, self.options, self._build = folder, spec, options, build
         self._stack = ExitStack()
         self._lanes: list[_Lane] = []
         self._busy: deque[tuple[_Lane, tuple[int, ...]]] = deque()
@@ -138,7 +144,7 @@ class TensorRtBackend:
             lane.render(lane.frame.reserve(0), lane.result.reserve(0), tiles.shape)
             return lane.download(lane.result.reserve(0), tiles.nbytes).reshape(tiles.shape).copy()
 
-    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Window]) -> None:
+    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Tile]) -> None:
         """Queue one frame ``(H, W, 3)``; `collect` returns them in order.  At most `depth` at a time.
 
         Raises:
@@ -166,7 +172,7 @@ class TensorRtBackend:
             lane.start_download(lane.result.reserve(0), frame.nbytes)
         self._busy.append((lane, frame.shape))
 
-    def _reserved(self, lane: _Lane, frame: Image, windows: Sequence[Window], batch: int) -> list[list[Window]]:
+    def _reserved(self, lane: _Lane, frame: Image, windows: Sequence[Tile], batch: int) -> list[list[Tile]]:
         """Windows in batches that there is memory for."""
         groups = list(batches(windows, batch))
         with self._device.current():
@@ -222,8 +228,7 @@ class TensorRtBackend:
             )
 
     def _find_plan(self) -> tuple[Path, PlanRecord]:
-        from engine.builder import Builder, graph_hashes, onnx_graphs
-        from engine.plan import PlanConfig
+        from engine.trt.graphs import graph_hashes, onnx_graphs
 
         machine = tensorrt_api.machine(self._device)
         precision = "fp16" if self.options.precision == "auto" else self.options.precision
@@ -243,16 +248,16 @@ class TensorRtBackend:
         if found is not None:
             found[1].verify(found[0])
             return found
+        if self._build is None:
+            raise PlanError(f"no TensorRT plan of {self.spec.name} for {machine} yet: build-engine makes one")
         profile = ShapeProfile.of_tile(self.spec, *DEFAULT_TILE, 1)
         log.warning(
             "no TensorRT plan of %s for %s yet: building one, once, which may take several minutes; it is kept in %s. "
             "To have it beforehand: build-engine --model %s --gpu %d; to do without: --backend torch or openvino",
             *(self.spec.name, machine, cache.plans, self.spec.name, self._device.index),
         )
-        builder = Builder(
-            self.folder, PlanConfig(profile=profile, precision=precision), cache=cache, gpu=self._device.index
-        )
-        return builder.build()
+        config = PlanConfig(profile=profile, precision=precision)
+        return self._build(self.folder, config, cache, self._device.index)
 
     def _deserialized(self, graph: str) -> Any:
         trt = tensorrt_api.load()
@@ -362,7 +367,7 @@ class _Lane:
             buffer.reserve(size)
         self.vectors.reserve(8 * channels)
 
-    def reserve_tiles(self, groups: Sequence[Sequence[Window]], frame: tuple[int, ...]) -> None:
+    def reserve_tiles(self, groups: Sequence[Sequence[Tile]], frame: tuple[int, ...]) -> None:
         """Room for the tiles of every group, and for what lies between the layers."""
         for group in groups:
             tile = group[0].padded
@@ -372,7 +377,7 @@ class _Lane:
                 self.output.reserve(int(np.prod(shape)))
             self.prepare({"tiles": shape})
 
-    def render_windows(self, group: Sequence[Window], frame: tuple[int, ...]) -> None:
+    def render_windows(self, group: Sequence[Tile], frame: tuple[int, ...]) -> None:
         """Cut the tiles out of `frame`, render them, put what is kept into `result`."""
         tile = group[0].padded
         shape = (len(group), tile.height, tile.width, 3)

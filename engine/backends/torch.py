@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.architecture import SLOPE, Op
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
 from engine.errors import BackendError, OutOfMemoryError
 from engine.export import read_checkpoint
+from engine.operations import SLOPE, Op
 from engine.scaling import weight_powers
 from engine.spec import F32, ModelSpec, NormStatistics
-from engine.windows import Rectangle, Window, batches
+from engine.tiling import Region, Tile, batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,7 +161,7 @@ class TorchBackend:
         """Frames that may be under way at once: on CUDA the host goes on while the GPU works."""
         return 2 if self._device.type == "cuda" else 1
 
-    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Window]) -> None:
+    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Tile]) -> None:
         """Queue one frame ``(H, W, 3)``; `collect` returns them in order.
 
         The frame is uploaded once; its tiles are cut and put together on the device.
@@ -320,7 +320,7 @@ def apply_op(op: Op, inputs: Sequence[Tensor], weights: Mapping[str, Tensor]) ->
     return simple[op.kind]()
 
 
-def _part(images: Tensor, place: Rectangle) -> Tensor:
+def _part(images: Tensor, place: Region) -> Tensor:
     """A rectangle of images ``(N, H, W, 3)``, as a view."""
     return images[:, place.top : place.top + place.height, place.left : place.left + place.width]
 

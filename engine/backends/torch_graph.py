@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from engine.backends.kept import KeptShapes
+from engine.backends.shape_cache import ShapeCache
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ class GraphCache:
 
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
-        self._recorded: KeptShapes[tuple[Any, tuple[Tensor, ...], Tensor]] = KeptShapes()
+        self._recorded: ShapeCache[tuple[Any, tuple[Tensor, ...], Tensor]] = ShapeCache()
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The result; it is overwritten by the next call with the same shape."""

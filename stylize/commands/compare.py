@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from stylize.progress import progress_bar
+from stylize.commands.progress import progress_bar
 
 __all__ = ["compare"]
 
@@ -49,8 +49,8 @@ def compare(
     stylize compare hike.mp4 firewatch.mp4 -o both.mp4 --mode side
     """
     from stylize.errors import InputError
-    from stylize.media.image_settings import READ_SUFFIXES
-    from stylize.video_job import check_target
+    from stylize.media.formats import READ_SUFFIXES
+    from stylize.video.work_folder import check_target
 
     for path in (source, result):
         if not path.is_file():
@@ -73,7 +73,7 @@ def compare(
 
 def _videos(source: Path, result: Path, target: Path | None, mode: str, json_: bool, quiet: bool) -> None:
     from stylize.commands.options import settings_or_usage
-    from stylize.comparison import compare_videos
+    from stylize.video.comparison import compare_videos
 
     with progress_bar(unit="frame", quiet=quiet) as bar:
 
@@ -91,10 +91,10 @@ def _videos(source: Path, result: Path, target: Path | None, mode: str, json_: b
 def _photos(source: Path, result: Path, target: Path | None, mode: str, json_: bool, quiet: bool) -> None:
     import math
 
-    from engine.compare import psnr
-    from stylize.comparison import composed
+    from engine.metrics import psnr
     from stylize.errors import InputError, OutputError
-    from stylize.media.images import read_image
+    from stylize.media.image.read import read_image
+    from stylize.video.comparison import composed
 
     before, after = read_image(source).data, read_image(result).data
     if before.shape != after.shape:

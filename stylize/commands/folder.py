@@ -22,12 +22,12 @@ from stylize.commands.options import (
     stop_on_terminate,
     style_options,
 )
-from stylize.progress import progress_bar
+from stylize.commands.progress import progress_bar
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
-    from stylize.folder_plan import FolderPlan
-    from stylize.folder_report import FolderReport, PhotoReport, Progress
+    from stylize.photos.dry_run import FolderPlan
+    from stylize.photos.report import FolderReport, PhotoReport, Progress
     from stylize.sharding import Shard
 
 __all__ = ["folder"]
@@ -91,18 +91,18 @@ def folder(
     stylize folder ./photos
     stylize folder ./photos -o ./firewatch --look violet --format jpeg
     """
-    from stylize.cluster import open_pool
-    from stylize.cluster_folder import stylize_folder_on_cluster
-    from stylize.folder_job import stylize_folder
-    from stylize.folder_plan import plan_folder
-    from stylize.media.image_settings import ImageSettings
+    from stylize.distributed.photos import stylize_folder_on_cluster
+    from stylize.distributed.pool import open_pool
+    from stylize.media.image.settings import ImageSettings
+    from stylize.photos.dry_run import plan_folder
+    from stylize.photos.job import stylize_folder
 
     settings = settings_or_usage(ImageSettings, format=format_, metadata=not strip_metadata, **values)
     chosen = asdict(style)
     page = f"report-{shard.number}-of-{shard.count}.html" if shard else "report.html"
     if report:
-        from stylize.folder_scan import output_folder
-        from stylize.report import check_report
+        from stylize.html_report import check_report
+        from stylize.photos.scan import output_folder
 
         check_report(output_folder(source, output) / page, overwrite=settings.overwrite)
     if ray is not None:
@@ -153,7 +153,7 @@ def _run(ctx: click.Context) -> Iterator[tuple[threading.Event, Progress]]:
 
 def _write_page(path: Path, result: FolderReport, settings: dict[str, Any], quiet: bool) -> None:
     """The report as a page."""
-    from stylize.report import folder_entries, write_report
+    from stylize.html_report import folder_entries, write_report
 
     write_report(path, f"Photos of {result.source}", folder_entries(result), settings, seconds=result.seconds)
     if not quiet:
@@ -162,7 +162,7 @@ def _write_page(path: Path, result: FolderReport, settings: dict[str, Any], quie
 
 def _show_plan(plan: FolderPlan) -> None:
     """One line per photo, and the totals."""
-    from stylize.media.image_settings import shown
+    from stylize.media.image.settings import shown
 
     for photo in plan.photos:
         click.echo(f"{shown(photo.source)} -> {shown(photo.target)}")
@@ -176,7 +176,7 @@ def _show_plan(plan: FolderPlan) -> None:
 
 def _summary(report: FolderReport, quiet: bool) -> None:
     """What became of the photos, in a few lines."""
-    from stylize.media.image_settings import shown
+    from stylize.media.image.settings import shown
 
     for photo in report.photos if not quiet else ():
         for note in photo.notes:

@@ -40,8 +40,8 @@ def image(
     stylize image lake.jpg -o lake.png
     stylize image lake.heic -o lake.jpg --look dusk --strength 0.8
     """
-    from stylize.folder_job import stylize_image
-    from stylize.media.image_settings import ImageSettings
+    from stylize.media.image.settings import ImageSettings
+    from stylize.photos.job import stylize_image
 
     settings = settings_or_usage(ImageSettings, quality=quality, overwrite=overwrite, keep_times=keep_times)
     if output is None:

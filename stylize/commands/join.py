@@ -41,10 +41,10 @@ def join(
     stylize join firewatch.mp4
     """
     from engine.errors import EngineError
+    from stylize.distributed.shard import find_jobs, join_video
     from stylize.errors import StylizeError
-    from stylize.video_batch import VideoTask
-    from stylize.video_report import VideoReport
-    from stylize.video_shard import find_jobs, join_video
+    from stylize.video.batch import VideoTask
+    from stylize.video.report import VideoReport
 
     jobs = [job for target in targets for job in find_jobs(target)]
     if source is not None and len(jobs) > 1:

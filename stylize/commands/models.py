@@ -31,10 +31,10 @@ def models(ctx: click.Context) -> None:
 @click.pass_context
 def list_models(ctx: click.Context, json_: bool = False) -> None:
     """List the models that can be called by name; '*' marks the one that is used by default."""
-    from stylize.model_report import default_model, summary
-    from stylize.model_store import all_models, user_folder
+    from engine.model_store import all_models, user_folder
+    from stylize.commands.model_report import default_model, summary
 
-    usual = default_model()
+    usual = default_model(ctx.find_root().command)
     rows = [summary(entry, usual) for entry in all_models()]
     if json_:
         click.echo(json.dumps(rows, indent=2))
@@ -61,7 +61,7 @@ def list_models(ctx: click.Context, json_: bool = False) -> None:
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def show(name: str, json_: bool) -> None:
     """Show all about a model, given by name or folder; its files are compared with their hashes."""
-    from stylize.model_report import card
+    from stylize.commands.model_report import card
 
     values = card(name)
     if json_:
@@ -104,10 +104,10 @@ def import_(
     stylize models import checkpoint/vangogh2photo_256 --name vangogh --generator generatorB2A
     """
     from engine.errors import ModelError
-    from engine.foreign import decibels, import_model
+    from engine.importers.check import decibels, import_model
+    from engine.model_store import check_name, user_folder
+    from stylize.commands.config_file import set_user_value
     from stylize.commands.options import settings_or_usage
-    from stylize.config_file import set_user_value
-    from stylize.model_store import check_name, user_folder
 
     name = settings_or_usage(check_name, name=name or source.resolve().stem)
     folder = user_folder() / name
@@ -136,8 +136,8 @@ def _facts(config: Any) -> str:
 @click.argument("name")
 def set_default(name: str) -> None:
     """Use this model whenever no --model is given; kept in your stylize.toml."""
-    from stylize.config_file import set_user_value
-    from stylize.model_store import all_models, find_model
+    from engine.model_store import all_models, find_model
+    from stylize.commands.config_file import set_user_value
 
     folder = find_model(name)
     value = name if any(entry.name == name for entry in all_models()) else str(folder.resolve())

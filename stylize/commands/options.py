@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
-    from stylize.pipeline import Stylizer
+    from stylize.api import Stylizer
 
 __all__ = [
     "cluster_options",
@@ -148,7 +148,7 @@ def settings_or_usage(kind: Callable[..., T], **values: Any) -> T:
 
 
 def _ray_address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    from stylize.cluster import check_address
+    from stylize.distributed.pool import check_address
 
     return None if value is None else settings_or_usage(check_address, address=value)
 
@@ -196,7 +196,7 @@ def command_text(ctx: click.Context, *arguments: object, without: Sequence[str] 
 @contextmanager
 def open_stylizer(style: StyleSettings, *, video: bool = False) -> Iterator[Stylizer]:
     """An entered stylizer; an unknown look or a tile that is too small is a usage error."""
-    from stylize.pipeline import Stylizer
+    from stylize.api import Stylizer
 
     stylizer = settings_or_usage(Stylizer, settings=style, video=video)
     with stylizer:

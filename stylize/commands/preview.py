@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylize.commands.options import open_stylizer, settings_or_usage, style_options
-from stylize.progress import progress_bar
+from stylize.commands.progress import progress_bar
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
@@ -85,8 +85,9 @@ def preview(
     stylize preview hike.mp4 --at 1:20 --looks all
     stylize preview lake.jpg --strengths 0.5,0.75,1 --details 0.25,1
     """
-    from stylize.media.image_settings import READ_SUFFIXES, ImageSettings
-    from stylize.media.image_write import check_target
+    from stylize.media.formats import READ_SUFFIXES
+    from stylize.media.image.settings import ImageSettings
+    from stylize.media.image.write import check_target
     from stylize.preview import cells, command_for, render_sheet
 
     if not source.is_file():
@@ -136,7 +137,7 @@ def _pictures(source: Path, video: bool, count: int, at: tuple[Fraction, ...]) -
         return video_pictures(source, count, at)
     if at:
         raise click.UsageError("a photo has no times: leave --at out")
-    from stylize.media.images import read_image
+    from stylize.media.image.read import read_image
 
     return [Picture(data=read_image(source).data, label=source.name)]
 

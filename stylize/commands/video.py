@@ -23,16 +23,16 @@ from stylize.commands.options import (
     stop_on_terminate,
     style_options,
 )
-from stylize.progress import progress_bar
+from stylize.commands.progress import progress_bar
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
-    from stylize.media.video_settings import VideoSettings
-    from stylize.pipeline import Stylizer
+    from stylize.api import Stylizer
+    from stylize.media.video.settings import VideoSettings
     from stylize.sharding import Shard
-    from stylize.video_batch import VideoTask
-    from stylize.video_job import Progress, VideoReport
-    from stylize.video_plan import VideoPlan
+    from stylize.video.batch import VideoTask
+    from stylize.video.dry_run import VideoPlan
+    from stylize.video.job import Progress, VideoReport
 
 __all__ = ["Bars", "report_lines", "video"]
 
@@ -106,8 +106,8 @@ def video(
 
     Exit codes: 0 all done, 1 some failed or came damaged, 2 wrong use, 130 interrupted.
     """
-    from stylize.media.video_settings import VideoSettings
-    from stylize.video_batch import find_tasks, run_tasks
+    from stylize.media.video.settings import VideoSettings
+    from stylize.video.batch import find_tasks, run_tasks
 
     values["encoder_args"] = tuple(shlex.split(values["encoder_args"]))
     values["segment_seconds"] = values.pop("segment")
@@ -115,7 +115,7 @@ def video(
     tasks = settings_or_usage(find_tasks, sources=sources, output=output)
     render = _render(ctx, shard, settings)
     if report:
-        from stylize.report import check_report, report_path
+        from stylize.html_report import check_report, report_path
 
         check_report(report_path([task.target for task in tasks]), overwrite=settings.overwrite)
     quiet, chosen = ctx.obj["quiet"], asdict(style)
@@ -155,8 +155,8 @@ def _on_cluster(
     settings: VideoSettings,
 ) -> list[VideoReport]:
     """All videos on the workers of a Ray cluster."""
-    from stylize.cluster import open_pool
-    from stylize.cluster_video import run_on_cluster
+    from stylize.distributed.pool import open_pool
+    from stylize.distributed.videos import run_on_cluster
 
     refuse_with_ray(ctx, style, "shard", "dry_run")
     quiet, json_ = ctx.obj["quiet"], ctx.params["json_"]
@@ -178,8 +178,8 @@ def _on_cluster(
 
 def _render(ctx: click.Context, shard: Shard | None, settings: VideoSettings) -> Callable[..., VideoReport]:
     """What makes one video, or this job's share of it."""
-    from stylize.video_job import stylize_video
-    from stylize.video_shard import stylize_shard
+    from stylize.distributed.shard import stylize_shard
+    from stylize.video.job import stylize_video
 
     if shard is None:
         return stylize_video
@@ -197,7 +197,7 @@ def _render(ctx: click.Context, shard: Shard | None, settings: VideoSettings) ->
 
 def _write_page(reports: list[VideoReport], settings: dict[str, Any], quiet: bool) -> None:
     """The reports as a page."""
-    from stylize.report import report_path, video_entries, write_report
+    from stylize.html_report import report_path, video_entries, write_report
 
     path = report_path([Path(report.target) for report in reports])
     title = f"{Path(reports[0].source).name} stylized" if len(reports) == 1 else f"{len(reports)} videos"
@@ -208,8 +208,8 @@ def _write_page(reports: list[VideoReport], settings: dict[str, Any], quiet: boo
 
 
 def _show_plans(tasks: list[VideoTask], stylizer: Stylizer, settings: VideoSettings, json_: bool) -> None:
-    from stylize.media.video_probe import probe_video
-    from stylize.video_plan import plan_video
+    from stylize.media.video.probe import probe_video
+    from stylize.video.dry_run import plan_video
 
     for task in tasks:
         transform = stylizer.transform_for(probe_video(task.source), settings.fps)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENGINE = Path(__file__).parents[2] / "engine"
-MODULES = ("tensorrt_api.py", "builder.py", "inspect_plan.py", "backends/tensorrt.py")
+MODULES = ("trt/api.py", "builder.py", "trt/inspect.py", "backends/tensorrt.py")
 
 RECEIVERS = {
     "trt_builder": "Builder",

@@ -57,8 +57,8 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     import double_cuda
     import double_tensorrt
 
-    from engine import tensorrt_api
-    from engine.backends import cuda
+    from engine.trt import api as tensorrt_api
+    from engine.trt import cuda
 
     package = ModuleType("pycuda")
     package.driver = double_cuda.module()  # type: ignore[attr-defined]

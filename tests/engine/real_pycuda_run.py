@@ -45,11 +45,11 @@ def main(pycuda: Path, driver: Path, runtime: Path, place: Path) -> None:
     from engine.backends.frames import render_frames
     from engine.backends.tensorrt import TensorRtBackend
     from engine.builder import Builder
-    from engine.compare import psnr
     from engine.errors import OutOfMemoryError
-    from engine.plan import PlanCache, PlanConfig, ShapeProfile
+    from engine.metrics import psnr
     from engine.spec import look_weights
-    from stylize.tiling import TilePlan
+    from engine.tiling import TilePlan
+    from engine.trt.plan import PlanCache, PlanConfig, ShapeProfile
 
     spec = make_model(place / "model", "light")
     cache = PlanCache(place / "cache")

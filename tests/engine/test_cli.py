@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from engine.cli import main
-from engine.plan import PlanCache, ShapeProfile, parse_size
 from engine.spec import ModelSpec
+from engine.trt.plan import PlanCache, ShapeProfile, parse_size
 
 ROOT = Path(__file__).parents[2]
 

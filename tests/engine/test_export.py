@@ -18,18 +18,18 @@ from engine_models import CONFIGS, LOOKS, config, landscape, make_model, photos,
 from onnx import TensorProto, helper
 
 from engine.architecture import Program
-from engine.compare import psnr
 from engine.errors import ModelError
 from engine.export import PRECISIONS, export_model, probe_graph, read_checkpoint, render_graph
+from engine.metrics import psnr
 from engine.spec import ModelSpec, look_weights, sha256
-from training.networks import GeneratorConfig, LightGenerator, ResnetGenerator
+from training.generator.networks import GeneratorConfig, LightGenerator, ResnetGenerator
 
 HOT = {"gain": 1e4, "amplitude": 300.0}
 """Convolutions that overflow float16 unless their weights are scaled, and wide feature maps."""
 
 
 def reference(folder: Path, image: npt.NDArray[np.uint8], look: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """`training.networks` in float32: ``(1, 3, H, W)`` in 0..255, not rounded."""
+    """`training.generator.networks` in float32: ``(1, 3, H, W)`` in 0..255, not rounded."""
     weights, values = read_checkpoint(folder / "generator.safetensors")
     settings = GeneratorConfig.from_dict(values)
     net = LightGenerator(settings) if settings.architecture == "light" else ResnetGenerator(settings)

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from engine_models import landscape
 
-from engine.backends.base import gpu_in_sight
+from engine.choice import gpu_in_sight
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_missing_gpu_skips_or_fails(required: str, outcome: str) -> None:
     """Skipped as a rule; with REQUIRE_GPU=1 the same tests fail."""
     one_of_each = ["-k", "layers_are or by_way_of", "-m", "gpu or tensorrt"]
-    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "tests/engine/test_real_gpu.py"]
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "tests/engine/trt/test_real_gpu.py"]
     environment = {**os.environ, "REQUIRE_GPU": required, "PYTEST_ADDOPTS": "-v"}
     done = subprocess.run(
         [*command, *one_of_each], capture_output=True, text=True, cwd=ROOT, env=environment, check=False

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from engine_models import landscape
 
-from engine.backends.base import BackendOptions, candidates, choose_backend, open_backend
+from engine.backends.base import BackendOptions
 from engine.backends.frames import FrameRenderer
 from engine.backends.tensorrt import TensorRtBackend
 from engine.builder import Builder
+from engine.choice import candidates, choose_backend, open_backend
 from engine.errors import BackendError, BuildCancelled, OutOfMemoryError, PlanError
-from engine.plan import PlanCache, PlanConfig, ShapeProfile
 from engine.spec import ModelSpec
-from stylize.folder_job import stylize_folder
+from engine.tiling import TilePlan
+from engine.trt.plan import PlanCache, PlanConfig, ShapeProfile
+from stylize.api import Stylizer
 from stylize.frame import Frame
-from stylize.media.image_settings import ImageSettings
-from stylize.pipeline import Stylizer
-from stylize.tiling import TilePlan
+from stylize.media.image.settings import ImageSettings
+from stylize.photos.job import stylize_folder
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -35,7 +36,7 @@ TILE = 128
 @pytest.fixture(autouse=True)
 def openvino_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine's CPU is best at."""
-    monkeypatch.setattr("engine.backends.base._why_not_mnn", lambda precision: "left out here")
+    monkeypatch.setattr("engine.choice._why_not_mnn", lambda precision: "left out here")
 
 
 @pytest.fixture
@@ -324,7 +325,7 @@ def names(device: str | None = None) -> list[str]:
 def test_candidates_by_device(doubles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr("engine.backends.base.gpu_in_sight", lambda: True)
+    monkeypatch.setattr("engine.choice.gpu_in_sight", lambda: True)
     assert names() == ["tensorrt", "openvino"] and names("cuda:1") == ["tensorrt"] and names("cpu") == ["openvino"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA Double 4090")

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import stylize.pipeline
+import stylize.api
 from stylize import Stylizer
 from stylize.errors import OutputError
 
 
 def test_examples_in_docstrings_run():
-    result = doctest.testmod(stylize.pipeline)
+    result = doctest.testmod(stylize.api)
     assert result.attempted >= 3 and result.failed == 0
 
 

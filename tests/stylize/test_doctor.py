@@ -22,7 +22,7 @@ def program(tmp_path, monkeypatch, capsys, skip_model):
     (tmp_path / "models" / "mine").symlink_to(skip_model)
     monkeypatch.setenv("STYLIZE_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("FIREWATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("stylize.model_store.SHIPPED", tmp_path / "none")
+    monkeypatch.setattr("engine.model_store.SHIPPED", tmp_path / "none")
     monkeypatch.setattr(stylize.doctor, "SELF_TEST_SECONDS", 0.01)
     return Program(monkeypatch, capsys)
 
@@ -50,7 +50,7 @@ def test_every_fault_comes_with_a_remedy_and_stops_nothing(program, tmp_path, mo
         raise BackendError("OpenVINO failed")
 
     monkeypatch.setattr("stylize.media.ffmpeg.find_ffmpeg", no_ffmpeg)
-    monkeypatch.setattr("engine.backends.base.open_backend", broken)
+    monkeypatch.setattr("engine.choice.open_backend", broken)
     monkeypatch.setattr(stylize.doctor, "_version", lambda name: None)
     done = program("doctor", expect=1)
     assert "FAULT    ffmpeg  no usable" in done.out and "-> pip install imageio-ffmpeg" in done.out
@@ -61,7 +61,7 @@ def test_every_fault_comes_with_a_remedy_and_stops_nothing(program, tmp_path, mo
 @pytest.mark.parametrize(("bf16", "status"), [(False, "missing"), (True, "ok")])
 def test_mnn_is_proposed_where_it_is_faster(program, monkeypatch, bf16, status):
     monkeypatch.setattr(stylize.doctor, "_version", lambda name: None)
-    monkeypatch.setattr("engine.backends.base.cpu_has_bf16", lambda: bf16)
+    monkeypatch.setattr("engine.choice.cpu_has_bf16", lambda: bf16)
     (check,) = (c for c in examine(self_test=False) if c.group == "MNN")
     assert check.status == status and bool(check.fix) == (not bf16)
 

@@ -4,8 +4,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from engine.compare import psnr
 from engine.errors import BackendError, ModelError, OutOfMemoryError
+from engine.metrics import psnr
 from stylize import StyleSettings, Stylizer
 from stylize.frame import Frame
 

@@ -16,10 +16,10 @@ from program import Program
 
 from stylize.commands.preview import Time
 from stylize.errors import InputError
-from stylize.frame_choice import choose, choose_times, frame_at, samples
-from stylize.media.video_probe import probe_video
+from stylize.media.video.probe import probe_video
 from stylize.preview import cells, command_for
 from stylize.settings import StyleSettings
+from stylize.video.frame_choice import choose, choose_times, frame_at, samples
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_one_sharp_frame_for_each_scene(three_scenes):
 
 
 def test_key_frames_are_enough_of_a_long_video(three_scenes, monkeypatch):
-    monkeypatch.setattr("stylize.frame_choice.SHORT", 1)
+    monkeypatch.setattr("stylize.video.frame_choice.SHORT", 1)
     found = list(samples(probe_video(three_scenes)))
     assert found and [s.pts for s in found] == sorted({s.pts for s in found})
     assert choose(found, 3)

@@ -123,7 +123,7 @@ def test_a_cluster_of_our_own_reports_to_nobody():
     pytest.importorskip("ray")
     code = (
         "import os, socket\n"
-        "from stylize.cluster import _connect\n"
+        "from stylize.distributed.pool import _connect\n"
         "import ray\n"
         "_connect(ray, 'local')\n"
         "from ray._common.usage import usage_lib\n"

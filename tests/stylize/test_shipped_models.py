@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from engine.compare import psnr
+from engine.metrics import psnr
+from engine.model_store import find_model, shipped_models
 from engine.spec import ModelSpec
 from stylize import Stylizer
-from stylize.model_store import find_model, shipped_models
-from stylize.temporal import mean_statistics
+from stylize.video.temporal import mean_statistics
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 

@@ -183,7 +183,7 @@ def test_export_writes_a_generator_of_some_looks(data, tmp_path):
     folder, out = tmp_path / "runs" / "00000", tmp_path / "g.safetensors"
     result = run("export", folder, "--out", out, "--looks", "dusk")
     assert result.exit_code == 0, result.output
-    from training.checkpoint import load_generator
+    from training.generator.checkpoint import load_generator
 
     whole, part = load_generator(folder / "generator.safetensors"), load_generator(out)
     assert part.config.looks == ("dusk",)

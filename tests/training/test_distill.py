@@ -8,12 +8,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from training.checkpoint import load_generator, save_generator
 from training.cli import main
 from training.config import TrainConfig
 from training.distill import Teacher
 from training.errors import CheckpointError
-from training.networks import GeneratorConfig, build_generator
+from training.generator.checkpoint import load_generator, save_generator
+from training.generator.networks import GeneratorConfig, build_generator
 from training.trainer import Trainer
 
 

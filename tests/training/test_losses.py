@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from training.evaluation.metrics import gradient_similarity
 from training.image_pool import ImagePool
 from training.losses import blur, diff_augment, edge_loss, lsgan, pair_loss, structure_loss, total_variation
-from training.metrics import gradient_similarity
 from training.objective import StepDraws
 from training.trainer import Trainer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint import load_generator
+from training.generator.checkpoint import load_generator
 from training.parallel import Parallel, parallel_processes
 
 ROOT = Path(__file__).parents[2]

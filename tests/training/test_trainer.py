@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from training.checkpoint import MANIFEST, find_state, load_generator, load_state
 from training.errors import CheckpointError, DivergenceError, TrainingError
+from training.generator.checkpoint import MANIFEST, find_state, load_generator, load_state
 from training.parallel import Parallel
 from training.trainer import Trainer, run_folder
 

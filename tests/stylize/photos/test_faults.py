@@ -18,9 +18,9 @@ from PIL import Image
 
 import stylize
 from stylize.errors import OutputError
-from stylize.folder_job import stylize_folder, stylize_image
-from stylize.media.image_settings import ImageSettings
-from stylize.media.images import read_image
+from stylize.media.image.read import read_image
+from stylize.media.image.settings import ImageSettings
+from stylize.photos.job import stylize_folder, stylize_image
 
 ROOT = Path(stylize.__file__).parents[1]
 
@@ -140,8 +140,8 @@ CHILD = """
 import json, sys, time
 import numpy as np
 from pathlib import Path
-from stylize.folder_job import stylize_folder
-from stylize.media.image_settings import ImageSettings
+from stylize.photos.job import stylize_folder
+from stylize.media.image.settings import ImageSettings
 
 def transform(rgb):
     time.sleep(0.08)

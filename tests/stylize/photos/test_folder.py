@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylize import folder_job
 from stylize.errors import InputError, OutputError, ResumeError
-from stylize.folder_job import stylize_folder
-from stylize.folder_plan import plan_folder
-from stylize.folder_scan import JOURNAL_NAME
-from stylize.media.image_settings import ImageSettings
-from stylize.media.images import read_image
+from stylize.media.image.read import read_image
+from stylize.media.image.settings import ImageSettings
+from stylize.photos import job as folder_job
+from stylize.photos.dry_run import plan_folder
+from stylize.photos.job import stylize_folder
+from stylize.photos.scan import JOURNAL_NAME
 
 PLAIN = ImageSettings()
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import stylize
-from stylize.media.images import read_image
+from stylize.media.image.read import read_image
 
 ROOT = Path(stylize.__file__).parents[1]
 CHILD = """
@@ -21,8 +21,8 @@ import json, sys, warnings
 warnings.simplefilter("error")
 import numpy as np
 from pathlib import Path
-from stylize.folder_job import stylize_folder
-from stylize.media.image_settings import ImageSettings
+from stylize.photos.job import stylize_folder
+from stylize.media.image.settings import ImageSettings
 report = stylize_folder(Path(sys.argv[1]), Path(sys.argv[2]), np.array, ImageSettings(), transform_key="net")
 print(json.dumps(report.as_dict()))
 """

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stylize.folder_job import stylize_folder
-from stylize.folder_scan import assign_targets
-from stylize.media.image_settings import READ_SUFFIXES, ImageSettings, shown
+from stylize.media.formats import READ_SUFFIXES
+from stylize.media.image.settings import ImageSettings, shown
+from stylize.photos.job import stylize_folder
+from stylize.photos.scan import assign_targets
 
 SUFFIXES = st.sampled_from([".jpg", ".JPG", ".jpeg", ".png", ".heic", ".gif", ".tif"])
 HOSTILE = st.sampled_from(

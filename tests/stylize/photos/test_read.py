@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin, features
 
 from stylize.errors import InputError
-from stylize.media.image_exif import read_directory, write_directory
-from stylize.media.images import image_size, read_image
+from stylize.media.image.exif import read_directory, write_directory
+from stylize.media.image.read import image_size, read_image
 
 
 def close(left, right, most=1):

@@ -5,9 +5,9 @@ import multiprocessing
 import pytest
 
 from stylize.errors import OutputError
-from stylize.folder_job import stylize_folder
-from stylize.folder_journal import FolderJournal, read_journal
-from stylize.media.image_settings import ImageSettings
+from stylize.media.image.settings import ImageSettings
+from stylize.photos.job import stylize_folder
+from stylize.photos.journal import FolderJournal, read_journal
 from stylize.sharding import Shard
 
 
@@ -63,7 +63,7 @@ def test_shards_run_at_once(tree, tmp_path, contents):
 
 @pytest.mark.parametrize(("first", "second"), [(None, "1/2"), ("1/2", "1/2"), ("1/2", None)])
 def test_runs_that_would_collide_are_refused(tree, tmp_path, monkeypatch, first, second):
-    monkeypatch.setattr("stylize.folder_journal._PATIENCE", 0.1)
+    monkeypatch.setattr("stylize.photos.journal._PATIENCE", 0.1)
     output = tmp_path / "out"
     with (
         FolderJournal(output, Shard.parse(first) if first else None),

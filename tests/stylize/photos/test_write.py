@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from stylize.errors import OutputError
-from stylize.folder_job import stylize_image
-from stylize.media.image_color import is_srgb, srgb_profile
-from stylize.media.image_exif import exif_as_shown, orientation_of, read_directory
-from stylize.media.image_metadata import Metadata, iptc_from_photoshop, xmp_as_shown
-from stylize.media.image_settings import ImageSettings
-from stylize.media.image_write import part_path, write_image
-from stylize.media.images import Picture, read_image
+from stylize.media.image.color import is_srgb, srgb_profile
+from stylize.media.image.exif import exif_as_shown, orientation_of, read_directory
+from stylize.media.image.metadata import Metadata, iptc_from_photoshop, xmp_as_shown
+from stylize.media.image.read import Picture, read_image
+from stylize.media.image.settings import ImageSettings
+from stylize.media.image.write import part_path, write_image
+from stylize.photos.job import stylize_image
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" xmp:Rating="5">'

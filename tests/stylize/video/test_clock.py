@@ -7,11 +7,11 @@ import av
 import pytest
 from media import decode, make_clip, run_ffmpeg, stylized
 
+from stylize.distributed.shard import join_video, stylize_shard
 from stylize.errors import MediaError
-from stylize.media.video_probe import probe_video
-from stylize.media.video_verify import verify_length
+from stylize.media.video.probe import probe_video
+from stylize.media.video.verify import verify_length
 from stylize.sharding import Shard
-from stylize.video_shard import join_video, stylize_shard
 
 TOLERANCE = Fraction(1, 500)
 """Seconds: Matroska's ticks, twice."""

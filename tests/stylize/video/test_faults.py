@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from media import Identity, decode, make_clip, run_ffmpeg, stylized
 
 from stylize.errors import InputError, OutputError, StylizeError
-from stylize.media.video_probe import probe_video
-from stylize.media.video_settings import VideoSettings
-from stylize.video_job import stylize_video, work_folder
+from stylize.media.video.probe import probe_video
+from stylize.media.video.settings import VideoSettings
+from stylize.video.job import stylize_video
+from stylize.video.work_folder import work_folder
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 from media import Identity, decode, make_clip, run_ffmpeg, stylized
 
 from stylize.errors import MediaError, OutputError
-from stylize.media.video_probe import probe_video
-from stylize.media.video_settings import VideoSettings
-from stylize.media.video_verify import verify_video
-from stylize.video_job import stylize_video
-from stylize.video_plan import plan_video
+from stylize.media.video.probe import probe_video
+from stylize.media.video.settings import VideoSettings
+from stylize.media.video.verify import verify_video
+from stylize.video.dry_run import plan_video
+from stylize.video.job import stylize_video
 
 
 @pytest.fixture(scope="module")

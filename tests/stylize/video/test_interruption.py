@@ -18,7 +18,7 @@ from media import decode, make_clip, stylized
 
 from stylize.media.ffmpeg import find_ffmpeg
 from stylize.media.pipe import PipeWriter
-from stylize.video_job import work_folder
+from stylize.video.job import work_folder
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,7 +28,7 @@ import threading
 from pathlib import Path
 from media import Identity, stylize_video
 from stylize.commands.options import stop_on_terminate
-from stylize.media.video_settings import VideoSettings
+from stylize.media.video.settings import VideoSettings
 source, target, codec, preset = sys.argv[1:]
 settings = VideoSettings(codec=codec or None, preset=preset or None)
 with stop_on_terminate() as stop:

@@ -19,12 +19,13 @@ import pytest
 from media import VFR, Blend, Identity, decode, make_clip, stylized
 
 from stylize.errors import OutputError, ResumeError
-from stylize.journal import Journal
-from stylize.media.video_probe import probe_video
-from stylize.media.video_resume import checksum, open_at
-from stylize.media.video_settings import VideoSettings
-from stylize.media.video_source import VideoSource
-from stylize.video_job import stylize_video, work_folder
+from stylize.media.video.probe import probe_video
+from stylize.media.video.settings import VideoSettings
+from stylize.media.video.source import VideoSource
+from stylize.video.job import stylize_video
+from stylize.video.journal import Journal
+from stylize.video.resume import checksum, open_at
+from stylize.video.work_folder import work_folder
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,0 +1,1 @@
+"""Generators that other programs trained: read, and checked against their own arithmetic."""

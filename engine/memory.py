@@ -1,0 +1,76 @@
+"""How large a tile this machine has room for."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import psutil
+
+from engine.architecture import Program
+from engine.fold import fold_operations
+from engine.operations import Op
+from engine.spec import ModelSpec
+
+__all__ = ["bytes_per_pixel", "default_tile"]
+
+MAKES = ("conv", "conv_transpose", "upsample", "unshuffle", "shuffle")
+"""Operations whose result lies beside their input; the others work in place."""
+
+RESERVE = 1.3
+"""Memory that is really taken over what `bytes_per_pixel` counts (measured: 1.0 to 1.2; docs/performance.md)."""
+
+SHARE = 0.4
+"""Share of the free memory that one tile may take."""
+
+CEILING = 2_000_000_000
+"""Bytes that a tile takes at the most: larger ones gain nothing."""
+
+
+def default_tile(spec: ModelSpec, height: int, width: int) -> int:
+    """Side of the tiles for a picture, in pixels; 0 when it fits in one piece."""
+    room = min(SHARE * psutil.virtual_memory().available, CEILING)
+    pixels = room / (RESERVE * bytes_per_pixel(spec.program))
+    if height * width <= pixels:
+        return 0
+    least = 4 * spec.halo
+    return max(least, int(pixels**0.5) // spec.multiple * spec.multiple)
+
+
+def bytes_per_pixel(program: Program) -> float:
+    """Float32 feature maps alive at once per pixel of the picture, where they are the most.
+
+    Norms and activations work in place, sums in their first operand, and a convolution's padded input is a
+    copy.
+    """
+    ops = fold_operations(program.ops)
+    last = {name: i for i, op in enumerate(ops) for name in op.inputs}
+    area, channels = {"x": Fraction(1)}, {"x": 3}
+    alive = {"x": Fraction(3)}
+    most = Fraction(0)
+    for i, op in enumerate(ops):
+        source = op.inputs[0]
+        area[op.output] = area[source] * _growth(op)
+        channels[op.output] = op.cout or _channels(op, channels[source])
+        size = area[op.output] * channels[op.output]
+        if op.kind in MAKES:
+            copy = area[source] * channels[source] if op.pad else 0
+            most = max(most, sum(alive.values(), Fraction(0)) + copy + size)
+        for name in op.inputs:
+            if last[name] == i:
+                alive.pop(name, None)
+        alive[op.output] = size
+    return 4.0 * float(most) + 2 * 3  # and the picture itself, in and out
+
+
+def _growth(op: Op) -> Fraction:
+    """Pixels of the result over those of the input."""
+    if op.kind in ("conv", "unshuffle"):
+        return Fraction(1, op.stride**2)
+    return Fraction(op.stride**2 if op.kind in ("conv_transpose", "upsample", "shuffle") else 1)
+
+
+def _channels(op: Op, given: int) -> int:
+    """Channels of the result of an operation that has no weights."""
+    if op.kind == "unshuffle":
+        return given * op.stride**2
+    return given // op.stride**2 if op.kind == "shuffle" else given

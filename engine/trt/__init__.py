@@ -1,0 +1,1 @@
+"""TensorRT and CUDA: the libraries' interfaces, and plans with their sidecars."""

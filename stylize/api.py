@@ -1,0 +1,68 @@
+"""`Stylizer`, the programming interface: pictures as `stylize.pipeline` makes them, and whole videos."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from stylize.frame import Frame, FrameTransform
+from stylize.media.video.probe import VideoInfo, probe_video
+from stylize.media.video.settings import VideoSettings
+from stylize.media.video.source import VideoSource
+from stylize.pipeline import Pipeline
+from stylize.video.flow import FlowFilter
+from stylize.video.job import VideoReport, stylize_video
+from stylize.video.stylizer import VideoStylizer
+
+__all__ = ["Stylizer"]
+
+
+class Stylizer(Pipeline):
+    """One opened model with its settings, for pictures and videos; a context manager.
+
+    Example:
+        >>> import numpy as np
+        >>> photo = np.full((120, 160, 3), 128, np.uint8)   # RGB (H, W, 3)
+        >>> with Stylizer(model="light", look="dusk") as stylizer:
+        ...     firewatch = stylizer.image(photo)
+        >>> firewatch.shape, firewatch.dtype
+        ((120, 160, 3), dtype('uint8'))
+
+    Args:
+        settings: see `StyleSettings`; single settings may be given by name instead.
+        cache: folder for compiled models.
+        video: what model `auto` is to be chosen for.
+
+    Raises ModelError or BackendError on entering, ValueError for a look that does not exist.
+    """
+
+    def video(self, source: Path | str, target: Path | str, **settings: Any) -> VideoReport:
+        """Stylize a video file; `settings` are those of `stylize.media.video.settings.VideoSettings`.
+
+        Raises StylizeError when the source cannot be read or the target not be written; an interrupted
+        call goes on where it stopped when it is made again.
+        """
+        wanted = VideoSettings(**settings)
+        transform = self.transform_for(probe_video(Path(source)), wanted.fps)
+        return stylize_video(Path(source), Path(target), transform, wanted, transform_key=self.key)
+
+    def frames(self, source: Path | str) -> Iterator[Frame]:
+        """Stylized frames of a video file, in order, each with its presentation time."""
+        info = probe_video(Path(source))
+        with VideoSource(info) as frames:
+            yield from self.transform_for(info)(frames, range(sys.maxsize))
+
+    def transform_for(self, info: VideoInfo, fps: Fraction | None = None) -> FrameTransform:
+        """The frame transform of one video: rate and length decide the smoothing window and look changes."""
+        rate = fps or info.rate or info.nominal_rate or Fraction(30)
+        return self.transform(min(rate, Fraction(240)), info.duration)
+
+    def transform(self, rate: Fraction | float, duration: Fraction | float | None = None) -> FrameTransform:
+        """A frame transform for a video of `rate` frames a second and `duration` seconds."""
+        radius = round(self.settings.smoothing * float(rate))
+        length = None if duration is None else float(duration)
+        stylized = VideoStylizer(pipeline=self, radius=radius, duration=length)
+        return FlowFilter(stylized, self.settings.stabilize) if self.settings.stabilize else stylized

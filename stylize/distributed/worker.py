@@ -1,0 +1,157 @@
+"""What a worker of a cluster does: it holds an opened model, and makes photos and segments of videos.
+
+Nothing of Ray is imported here.  Whatever goes wrong in the world outside comes back as a value, so that it
+reads there as it would here.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import EngineError
+from stylize import __version__
+from stylize.errors import InputError, StylizeError
+from stylize.settings import StyleSettings
+
+if TYPE_CHECKING:
+    from stylize.api import Stylizer
+    from stylize.media.image.settings import ImageSettings
+    from stylize.media.video.settings import VideoSettings
+
+__all__ = ["ClusterWorker", "Failed", "PhotoDone", "SegmentDone", "WorkerFacts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A piece of work, or a worker's start, that failed for a reason that another worker would not change."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerFacts:
+    """A worker that is ready."""
+
+    version: str
+    """Of the stylizer."""
+    key: str
+    """Of its model and settings, see `Stylizer.key`."""
+    description: str
+    """The backend in words."""
+    node: str
+    """Name of the machine."""
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoDone:
+    """A stylized photo."""
+
+    data: bytes
+    """The encoded file."""
+    width: int
+    height: int
+    notes: tuple[str, ...]
+    """What could not be taken over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentDone:
+    """A segment is in the job folder, or `moved`: the plan of frames was wrong and a new one is there."""
+
+    moved: bool = False
+
+
+class ClusterWorker:
+    """One model on one GPU or on some cores; `open` comes first, then any number of the others, also at once."""
+
+    def __init__(self, style: StyleSettings, *, video: bool) -> None:
+        self._style = style
+        self._video = video
+        self._stylizer: Stylizer | None = None
+
+    def open(self) -> WorkerFacts | Failed:
+        """Load the model."""
+        from stylize.api import Stylizer
+
+        try:
+            self._stylizer = Stylizer(settings=self._style, video=self._video).__enter__()
+        except (StylizeError, EngineError, ValueError) as error:
+            return Failed(message=f"{platform.node()}: {error}")
+        return WorkerFacts(
+            version=__version__,
+            key=self._stylizer.key,
+            description=self._stylizer.backend.description,
+            node=platform.node(),
+            pid=os.getpid(),
+        )
+
+    def photo(self, name: str, data: bytes, target: str, settings: ImageSettings) -> PhotoDone | Failed:
+        """Stylize a photo that is handed over as bytes.
+
+        Args:
+            name: its path where it comes from, for messages and its suffix.
+            data: the file.
+            target: path of the result there; the suffix says the format.
+            settings: how it is read and written.
+        """
+        from stylize.media.image.read import read_image
+        from stylize.media.image.settings import shown
+        from stylize.media.image.write import write_image
+
+        assert self._stylizer is not None, "open comes first"
+        with tempfile.TemporaryDirectory(prefix="stylize-") as folder:
+            source, result = Path(folder) / f"in{Path(name).suffix}", Path(folder) / f"out{Path(target).suffix}"
+            source.write_bytes(data)
+            try:
+                picture = read_image(source, max_megapixels=settings.max_megapixels)
+                written = write_image(result, self._stylizer.image(picture.data), picture, settings)
+            except (StylizeError, EngineError, ValueError) as error:
+                message = str(error).replace(shown(source), shown(Path(name))).replace(shown(result), shown(target))
+                return Failed(message=message)
+            height, width = picture.data.shape[:2]
+            notes = (*picture.notes, *written.notes)
+            return PhotoDone(data=result.read_bytes(), width=width, height=height, notes=notes)
+
+    def segment(self, source: str, target: str, settings: VideoSettings, number: int) -> SegmentDone | Failed:
+        """Make segment `number` of a video into the job folder of `target`; both paths are on a shared disk."""
+        try:
+            return self._segment(Path(source), Path(target), settings, number)
+        except (StylizeError, EngineError, ValueError) as error:
+            return Failed(message=str(error))
+
+    def _segment(self, source: Path, target: Path, settings: VideoSettings, number: int) -> SegmentDone:
+        from stylize.distributed.segment_render import PlanDiffersError, find_frames, render_segments
+        from stylize.distributed.shard import segment_store
+        from stylize.media.video.output import plan_output
+        from stylize.media.video.probe import probe_video
+        from stylize.video.finish import job_header
+
+        assert self._stylizer is not None, "open comes first"
+        store = segment_store(target)
+        for path in (source, store.folder / "frames.json"):
+            if not path.exists():
+                raise InputError(
+                    f"{path} is not to be seen on {platform.node()}: give source and result paths on a disk that all "
+                    "machines mount at the same place"
+                )
+        plan = plan_output(probe_video(source), target, settings)
+        store.check(job_header(plan, settings, self._stylizer.key))
+        frames = find_frames(store, plan, settings)
+        segments = frames.segments(settings.segment_seconds, plan.time_base)
+        wanted = [segment for segment in segments if segment.number == number]
+        if not wanted:
+            return SegmentDone(moved=True)
+        transform = self._stylizer.transform_for(plan.info, settings.fps)
+        try:
+            render_segments(wanted, frames, plan, settings, transform, store, stop=threading.Event())
+        except PlanDiffersError:
+            find_frames(store, plan, settings, decode=True)
+            return SegmentDone(moved=True)
+        return SegmentDone()

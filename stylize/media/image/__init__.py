@@ -1,0 +1,1 @@
+"""Photo files: read and written with their colours and metadata."""

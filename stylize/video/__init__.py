@@ -1,0 +1,1 @@
+"""A video from file to file on one machine: its frames through the network, in segments that are kept."""

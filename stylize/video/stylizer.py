@@ -1,0 +1,179 @@
+"""A video's frames through the network: statistics over a window of time, then one picture after the other."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from engine.spec import NormStatistics
+from stylize.frame import NOTHING, Frame, Image
+from stylize.pipeline import Pipeline, Stylizing
+from stylize.video.temporal import CUT_CONTENT, SceneSignature, is_cut, mean_statistics, window_weights
+
+__all__ = ["VideoStylizer"]
+
+
+@dataclass(eq=False)
+class _Seen:
+    """A frame on its way through the window."""
+
+    frame: Frame
+    data: Image | None
+    """Its picture, until it is rendered."""
+    signature: SceneSignature
+    change: float
+    """From the frame before; 0 for the first that is seen."""
+    repeats: bool
+    """Whether it shows the very picture of the frame before."""
+    view: Image | None = None
+    """What the probe is shown, where it may be asked for."""
+    statistics: NormStatistics | None = None
+
+
+PROBE_EVERY = 2
+"""Frames between two probes within a scene; those between them use their neighbours'."""
+
+CUT_REACH = 2
+"""Frames on either side that a cut has to stand out from."""
+
+REPEAT_RUN = 8
+"""A picture that stands still is rendered once in so many frames (at indices that this divides)."""
+
+
+@dataclass(eq=False)
+class VideoStylizer:
+    """`stylize.frame.FrameTransform` of a video: what `Stylizer.transform` returns.
+
+    The statistics of a frame are the weighted mean over the probed frames of its scene within
+    `radius`.  Which frames are probed depends on their index and on cuts alone.  A frame that repeats
+    the one before takes over its result, up to `REPEAT_RUN` frames in a row.
+    """
+
+    pipeline: Pipeline
+    radius: int
+    """Frames before and after."""
+    duration: float | None = None
+    """Seconds of the whole video, for looks that change on the way."""
+    seconds: dict[str, float] = field(default_factory=lambda: {"probe": 0.0, "render": 0.0})
+    """Time spent in each graph for this video."""
+    _window: deque[_Seen] = field(default_factory=deque, repr=False)
+    _last: tuple[int, Stylizing] | None = field(default=None, repr=False)
+    """The frame that was sent to the network last, and what becomes of it."""
+
+    @property
+    def context(self) -> int:
+        """Frames before and after a frame that its result depends on."""
+        return self._reach + CUT_REACH + REPEAT_RUN
+
+    @property
+    def _reach(self) -> int:
+        return max(self.radius, PROBE_EVERY)
+
+    def __call__(self, frames: Iterable[Frame], wanted: range) -> Iterator[Frame]:
+        """See `FrameTransform`."""
+        under_way: deque[tuple[Frame, Stylizing]] = deque()
+        for seen in self._complete(frames, wanted):
+            under_way.append((seen.frame, self._begin(seen)))
+            while len(under_way) >= self.pipeline.depth:
+                yield self._finish(*under_way.popleft())
+        while under_way:
+            yield self._finish(*under_way.popleft())
+        self._window.clear()
+        self._last = None
+
+    def _complete(self, frames: Iterable[Frame], wanted: range) -> Iterator[_Seen]:
+        """Wanted frames that have all the neighbours that they will ever have."""
+        window: deque[_Seen] = deque()
+        self._window, self._last = window, None
+        waiting = wanted.start
+        ahead = self._reach + CUT_REACH + 1
+        for frame in frames:
+            self._push(frame, shown=frame.index in wanted)
+            while waiting in wanted and frame.index >= waiting + ahead:
+                yield window[waiting - window[0].frame.index]
+                waiting += 1
+                while window and window[0].frame.index < waiting - self.context:
+                    window.popleft()
+        while window and waiting in wanted and waiting <= window[-1].frame.index:
+            yield window[waiting - window[0].frame.index]
+            waiting += 1
+
+    def _push(self, frame: Frame, shown: bool) -> None:
+        """Take a frame in: all that later frames need of it is small."""
+        signature = SceneSignature.of(frame.data)
+        before = self._window[-1] if self._window else None
+        change = signature.change(before.signature) if before else 0.0
+        repeats = before is not None and change == 0 and np.array_equal(frame.data, before.frame.data)
+        seen = _Seen(frame, frame.data if shown else None, signature, change, repeats)
+        if frame.index % PROBE_EVERY == 0 or change >= CUT_CONTENT:
+            seen.view = self.pipeline.view(frame.data)
+        if before:
+            before.frame = replace(before.frame, data=NOTHING)
+        self._window.append(seen)
+
+    def _begin(self, seen: _Seen) -> Stylizing:
+        assert seen.data is not None
+        leader = self._leader(seen.frame.index)
+        if self._last is None or self._last[0] != leader:
+            statistics = self._statistics(leader)
+            started = time.perf_counter()
+            self._last = (leader, self.pipeline.begin(seen.data, statistics))
+            self.seconds["render"] += time.perf_counter() - started
+        seen.data = None
+        return self._last[1]
+
+    def _finish(self, frame: Frame, picture: Stylizing) -> Frame:
+        started = time.perf_counter()
+        data = picture.result()
+        self.seconds["render"] += time.perf_counter() - started
+        return replace(frame, data=data)
+
+    def _leader(self, index: int) -> int:
+        """The frame whose result frame `index` takes: itself, unless it repeats those before it."""
+        first = self._window[0].frame.index
+        while index > first and index % REPEAT_RUN and self._window[index - first].repeats:
+            index -= 1
+        return index
+
+    def _statistics(self, index: int) -> NormStatistics:
+        """What a frame is rendered with."""
+        window, first = self._window, self._window[0].frame.index
+        scene = self._scene(index - first)
+        near = [i for i in scene if abs(first + i - index) <= self._reach and self._is_probed(i, scene)]
+        distance = np.array([first + i - index for i in near])
+        parts = [self._probed(window[i]) for i in near]
+        return mean_statistics(parts, list(window_weights(distance, self._reach)))
+
+    def _scene(self, at: int) -> range:
+        """Places in the window that belong to the scene of place `at`."""
+        changes = [seen.change for seen in self._window]
+        start, stop = max(0, at - self._reach), min(len(changes), at + self._reach + 1)
+        for i in range(at, start, -1):
+            if is_cut(changes, i, CUT_REACH):
+                start = i
+                break
+        for i in range(at + 1, stop):
+            if is_cut(changes, i, CUT_REACH):
+                stop = i
+                break
+        return range(start, stop)
+
+    def _is_probed(self, at: int, scene: range) -> bool:
+        """Every n-th frame of the video, and the first of a scene that begins in sight."""
+        index = self._window[at].frame.index
+        starts_scene = at == scene.start and is_cut([s.change for s in self._window], at, CUT_REACH)
+        return index % PROBE_EVERY == 0 or starts_scene
+
+    def _probed(self, seen: _Seen) -> NormStatistics:
+        """The frame's own statistics; taken at the first call."""
+        if seen.statistics is None:
+            assert seen.view is not None
+            started = time.perf_counter()
+            position = float(seen.frame.pts) / self.duration if self.duration else 0.0
+            seen.statistics, seen.view = self.pipeline.probe_view(seen.view, position), None
+            self.seconds["probe"] += time.perf_counter() - started
+        return seen.statistics

@@ -1,0 +1,38 @@
+import psutil
+import pytest
+
+from engine.architecture import Program
+from engine.memory import bytes_per_pixel, default_tile
+from engine.spec import ModelSpec
+
+FULL = {"architecture": "resnet9-skip", "ngf": 32, "n_blocks": 9, "n_downsampling": 2, "upsample": "resize"}
+PLAIN = {**FULL, "architecture": "resnet9", "upsample": "transposed"}
+LIGHT = {**FULL, "architecture": "light", "ngf": 48, "n_blocks": 6}
+
+
+@pytest.mark.parametrize(("config", "measured"), [(FULL, 390), (PLAIN, 262), (LIGHT, 70)])
+def test_the_count_agrees_with_what_openvino_was_seen_to_take(config, measured):
+    """docs/performance.md has the measurements; the reserve covers what the count leaves out."""
+    count = bytes_per_pixel(Program.of(config))
+    assert measured / 1.1 < count < measured * 1.3
+
+
+def test_memory_grows_with_the_filters():
+    assert bytes_per_pixel(Program.of({**FULL, "ngf": 64})) == pytest.approx(
+        2 * bytes_per_pixel(Program.of(FULL)), rel=0.05
+    )
+
+
+def test_a_picture_is_cut_when_it_does_not_fit(monkeypatch):
+    spec = ModelSpec(name="full", config={**FULL, "looks": ["auto"]}, looks=("auto",))
+
+    def tile(gigabytes, height, width):
+        memory = psutil.virtual_memory()._replace(available=int(gigabytes * 2**30))
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+        return default_tile(spec, height, width)
+
+    assert tile(8, 1080, 1920) == 0
+    assert tile(64, 6000, 8000) > 1000
+    small = tile(1, 1080, 1920)
+    assert 4 * spec.halo <= small < 1080 and small % spec.multiple == 0
+    assert tile(0.001, 1080, 1920) == 4 * spec.halo

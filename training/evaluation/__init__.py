@@ -1,0 +1,1 @@
+"""How good a generator is: metrics, methods to compare with, reports."""

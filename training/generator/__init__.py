@@ -1,0 +1,1 @@
+"""What is trained: the networks, their config and their checkpoints."""
