@@ -237,7 +237,7 @@ HARM = {
     "bias": (reshaped("model.26.bias", 5), "bias has the shape"),
     "scale": (reshaped("model.8.weight", 7), "gamma has the shape"),
     "kernel": (reshaped("model.13.conv_block.1.weight", 32, 32, 5, 5), "expected"),
-    "wide": (reshaped("model.4.weight", 16, 9, 3, 3), "not 8 to 16"),
+    "wide": (reshaped("model.4.weight", 16, 9, 3, 3), "expected 8 to 16"),
     "oblong": (reshaped("model.1.weight", 8, 3, 7, 5), "shape"),
     "flat": (reshaped("model.1.weight", 8, 3), "not a ResNet|leave a gap|halvings"),
 }
