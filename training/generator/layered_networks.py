@@ -1,8 +1,9 @@
 """The two networks of the architecture `layers`: layout (sky and depth of a picture) and fields.
 
-Images are float ``(N, 3, H, W)`` in -1..1.  What the fields become is `training.shading`'s business.
+Images are float ``(N, 3, H, W)`` in -1..1.  What the fields become, and what they are made
+from, is in `engine.torch_shader`.
 
-The parameter names are a file format: `engine.layers_program` reads checkpoints by them, as `checkpoint_weights`
+The parameter names are a file format: `engine.layers` reads checkpoints by them, as `checkpoint_weights`
 writes them.
 """
 
@@ -12,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.generator_config import LayersConfig
-from training.trunk import FEATURES, Trunk
+from engine.torch_shader import add_planes, fields_planes
+from training.generator.config import LayersConfig
+from training.generator.trunk import FEATURES, Trunk
 
-__all__ = ["FieldsNet", "LayoutNet", "checkpoint_weights", "fields_planes", "luma"]
+__all__ = ["FieldsNet", "LayoutNet", "checkpoint_weights", "fields_planes"]
 
 SLOPE = 0.2
 """Of the leaky ReLUs."""
@@ -24,8 +26,7 @@ FEATURE_SCALES = {4: 1 / 12, 8: 1 / 9, 16: 1 / 6}
 N_FEATURES = 3 + sum(FEATURES[stride][1] for stride in FEATURE_SCALES)
 DILATIONS = (1, 2, 4, 8, 1)
 N_PLANES = 7
-RESIDUALS = (5, 6, 3, 4)
-"""Planes that the fields sky, depth, tone and cloud are residuals on."""
+N_FIELDS = 4
 
 
 class LayoutNet(nn.Module):
@@ -114,7 +115,7 @@ class FieldsNet(nn.Module):
         self.skip = ReflectConv(N_PLANES * fine**2, ngf // 2)
         width = max(8, ngf * 2 // 3 // 8 * 8)
         self.tail = ReflectConv(ngf, width)
-        self.leave = ReflectConv(width, len(RESIDUALS))
+        self.leave = ReflectConv(width, N_FIELDS)
         for module in self.modules():
             if isinstance(module, ReflectConv):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -133,30 +134,7 @@ class FieldsNet(nn.Module):
         skip = self.skip(F.pixel_unshuffle(planes, fine))
         x = F.leaky_relu(torch.cat([F.pixel_shuffle(self.up(x), 2), skip], 1), SLOPE)
         x = self.leave(F.leaky_relu(self.tail(x), SLOPE))
-        kept = planes[:, list(RESIDUALS)]
-        return torch.add(x, F.avg_pool2d(kept, fine) if fine > 1 else kept)
-
-
-def luma(x: Tensor) -> Tensor:
-    """``(N, 3, H, W)`` in -1..1 -> gamma-encoded luma of BT.601, ``(N, 1, H, W)`` in 0..1."""
-    r, g, b = x.unbind(1)
-    return ((0.299 * r + 0.587 * g + 0.114 * b + 1) / 2)[:, None]
-
-
-def fields_planes(x: Tensor, layout: Tensor, tone: Tensor) -> Tensor:
-    """The seven planes that the fields are made from, at the size of ``x``.
-
-    Args:
-        x: RGB ``(N, 3, H, W)`` in -1..1, already shrunk by `LayersConfig.pool` (average pooling).
-        layout: sky and depth in 0..1 ``(N, 2, H, W)``: the layout at stride 8 enlarged bilinearly.
-        tone: lo and hi of the land's luma, lo and hi of the sky's, in 0..1, ``(N, 4)``; see `engine.layout`.
-
-    Returns:
-        RGB, tone of the land, tone of the sky (0 at lo, 1 at hi, -0.2..1.2), sky, depth.
-    """
-    lo, hi = tone[:, 0::2, None, None], tone[:, 1::2, None, None]
-    tones = ((luma(x) - lo) / (hi - lo)).clamp(-0.2, 1.2)
-    return torch.cat([x, tones, layout], 1)
+        return add_planes(x, planes, fine)
 
 
 def checkpoint_weights(layout: LayoutNet, fields: FieldsNet) -> dict[str, Tensor]:
