@@ -131,10 +131,10 @@ class Builder:
         settings = self._builder_config(trt, trt_builder, device)
         allowed = trt_builder.create_optimization_profile()
         image = "view" if graph == "probe" else "tiles"
-        shapes = profile.min, profile.opt, profile.max
-        allowed.set_shape(image, *((*shape, 3) for shape in shapes))
+        allowed.set_shape(image, (*profile.min, 3), (*profile.opt, 3), (*profile.max, 3))
         for name, channels in self.spec.render_maps.items() if graph == "render" else ():
-            allowed.set_shape(name, *((n, *channels, *grid_shape(h, w)) for n, h, w in shapes))
+            low, usual, high = ((n, *channels, *grid_shape(h, w)) for n, h, w in profile.shapes)
+            allowed.set_shape(name, low, usual, high)
         settings.add_optimization_profile(allowed)
         monitor = _monitor(trt, graph, self.progress, self._cancelled)
         settings.progress_monitor = monitor

@@ -54,6 +54,11 @@ class ShapeProfile:
             if not 1 <= low <= middle <= high:
                 raise ValueError(f"a profile grows from min over opt to max, got {self}")
 
+    @property
+    def shapes(self) -> tuple[Shape, Shape, Shape]:
+        """Smallest, usual, largest."""
+        return self.min, self.opt, self.max
+
     def holds(self, shape: Shape) -> bool:
         """Whether a plan with this profile takes the shape."""
         return all(low <= n <= high for low, n, high in zip(self.min, shape, self.max, strict=True))
