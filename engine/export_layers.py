@@ -206,13 +206,14 @@ def _shader(g: GraphWriter, op: Op, fields: str) -> str:
     place = _sky_place(g, _near(g, 2, MAP_STRIDE // op.stride), SKY_LUT[2])
     x = g.node("Concat", [fields, place], axis=1)
     x = g.node("Pad", [x, g.constant("pads_shader", [0, 0, 2, 2] * 2, np.int64)], mode="edge")
-    values, right, down = (kernels[:, None] for kernels in phase_kernels(op.stride))
+    values = phase_kernels(op.stride)[:, None]
     maps = [_apart(g, _channels(g, x, i, i + 1)) for i in range(5)]
+    levels = g.node("Concat", [g.constant("one_level", np.ones((1, 1, 1, 1))), _scalar(g, "controls", [0, 1])], axis=1)
+    sharpness = _sharpness(g, _channels(g, x, 0, 3), levels, op.stride)
     flat = []
-    for i, levels in enumerate((None, [0], [1])):
-        slopes = [_exact_conv(g, maps[i], name, kernels) for name, kernels in (("right", right), ("down", down))]
+    for i in range(3):
         value = _exact_conv(g, maps[i], "values", values)
-        flat.append(_stepped(g, [value, *slopes], None if levels is None else _scalar(g, "controls", levels)))
+        flat.append(_stepped(g, value, _channels(g, sharpness, i, i + 1), _channels(g, levels, i, i + 1)))
     mask, tone, cloud = flat
     depth, place = (_exact_conv(g, x, "values", values) for x in maps[3:])
     land, sky = _sampled(g, "land_lut", tone, depth), _sampled(g, "sky_lut", place, cloud)
@@ -236,19 +237,30 @@ def _sky_place(g: GraphWriter, near: str, columns: int) -> str:
     return g.node("Add", [place, g.node("Mul", [disc, g.node("Sub", [g.number(1.0), place])])])
 
 
-def _stepped(g: GraphWriter, parts: list[str], levels: str | None) -> str:
-    """`engine.shader.stepped`; None: one level."""
-    value, right, down = parts
-    slope = g.node("Sqrt", [g.node("Add", [g.node("Mul", [d, d]) for d in (right, down)])])
-    s = _clip(g, value, 0.0, 1.0)
-    if levels is not None:
-        s, slope = g.node("Mul", [s, levels]), g.node("Mul", [slope, levels])
-    width = _clip(g, g.node("Mul", [slope, g.number(EDGE)]), FLATTEST * EDGE, 1.0)
+def _sharpness(g: GraphWriter, padded: str, levels: str, factor: int) -> str:
+    """One over the width of a border, in levels, for every pixel of fields that are padded by two."""
+
+    def moved(row: int, column: int) -> str:
+        starts, ends = [2 + row, 2 + column], [row - 2, column - 2]
+        places = [g.constant("places_" + "_".join(map(str, i)), i, np.int64) for i in (starts, ends, [2, 3])]
+        return g.node("Slice", [padded, *places])
+
+    middle = moved(0, 0)
+    squares = []
+    for one, other in ((moved(0, 1), moved(0, -1)), (moved(1, 0), moved(-1, 0))):
+        steepest = g.node("Max", [g.node("Abs", [g.node("Sub", [x, middle])]) for x in (one, other)])
+        squares.append(g.node("Mul", [steepest, steepest]))
+    slope = g.node("Mul", [g.node("Mul", [g.node("Sqrt", [g.node("Add", squares)]), levels]), g.number(EDGE / factor)])
+    return g.node("Div", [g.number(1.0), _clip(g, slope, FLATTEST * EDGE, 1.0)])
+
+
+def _stepped(g: GraphWriter, value: str, sharpness: str, levels: str) -> str:
+    """`engine.shader.stepped`."""
+    s = g.node("Mul", [_clip(g, value, 0.0, 1.0), levels])
     k = g.node("Floor", [s])
-    e = g.node("Sub", [g.node("Sub", [s, k]), g.number(0.5)])
-    e = _clip(g, g.node("Add", [g.node("Div", [e, width]), g.number(0.5)]), 0.0, 1.0)
-    y = g.node("Add", [k, e])
-    return y if levels is None else g.node("Div", [y, levels])
+    e = g.node("Mul", [g.node("Sub", [g.node("Sub", [s, k]), g.number(0.5)]), sharpness])
+    e = _clip(g, g.node("Add", [e, g.number(0.5)]), 0.0, 1.0)
+    return g.node("Div", [g.node("Add", [k, e]), levels])
 
 
 def _sampled(g: GraphWriter, table: str, column: str, row: str) -> str:

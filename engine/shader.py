@@ -3,7 +3,8 @@
 The border between two levels of a smooth field is one of its isolines, and an isoline is sharp at any size, as
 in distance-field fonts (Green 2007, "Improved alpha-tested magnification for vector textures and special
 effects").  Fields are enlarged by bicubic convolution (Keys 1981, a = -0.75), stepped by their isolines with
-borders `EDGE` pixels wide, and looked up in the two tables of a palette (`engine.palette`).
+borders `EDGE` pixels wide, by the slope of the small field there, and looked up in the two tables of a palette
+(`engine.palette`).
 
 `shade` is the slow reference in numpy.  `engine.export_layers` writes the same as ONNX nodes,
 `engine.torch_shader` computes it with torch.
@@ -24,6 +25,7 @@ __all__ = [
     "sample",
     "shade",
     "sky_place",
+    "slopes",
     "stepped",
 ]
 
@@ -51,24 +53,21 @@ def cubic_weight(x: float) -> float:
     return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
 
 
-def phase_kernels(factor: int) -> tuple[F32, F32, F32]:
-    """Bicubic enlargement and its one-pixel differences as convolutions: three kernels ``(factor**2, 5, 5)``.
+def phase_kernels(factor: int) -> F32:
+    """Bicubic enlargement as a convolution: kernels ``(factor**2, 5, 5)``.
 
-    A field padded by two repeated pixels and convolved with the first gives, as channels, the enlarged field's
-    pixels at each of the ``factor**2`` places in an old pixel, row by row; with the second and third the central
-    differences between their neighbours, to the right and downwards.
+    A field padded by two repeated pixels and convolved with them gives, as channels, the enlarged field's pixels at
+    each of the ``factor**2`` places in an old pixel, row by row.
     """
-    values = np.array([[cubic_weight(j - 2 - ((p + 0.5) / factor - 0.5)) for j in range(5)] for p in range(factor)])
-    fine = np.zeros((3 * factor, 7))  # the same for the old pixels before and after
-    for offset in range(3):
-        fine[offset * factor : (offset + 1) * factor, offset : offset + 5] = values
-    slopes = ((fine[factor + 1 : 2 * factor + 1] - fine[factor - 1 : 2 * factor - 1]) / 2)[:, 1:-1]
+    weights = np.array([[cubic_weight(j - 2 - ((p + 0.5) / factor - 0.5)) for j in range(5)] for p in range(factor)])
+    return np.asarray(np.einsum("ai,bj->abij", weights, weights).reshape(factor**2, 5, 5), np.float32)
 
-    def outer(rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]) -> F32:
-        kernels = np.einsum("ai,bj->abij", rows, columns).reshape(factor**2, 5, 5)
-        return np.asarray(kernels, np.float32)
 
-    return outer(values, values), outer(values, slopes), outer(slopes, values)
+def slopes(field: F32) -> F32:
+    """How fast a field ``(h, w)`` changes around each of its pixels, a pixel: the steeper of both sides."""
+    wide = np.pad(field, 1, mode="edge")
+    right, down = np.abs(np.diff(wide[1:-1], axis=1)), np.abs(np.diff(wide[:, 1:-1], axis=0))
+    return np.hypot(np.maximum(right[:, 1:], right[:, :-1]), np.maximum(down[1:], down[:-1]))
 
 
 def enlarged(field: F32, factor: int) -> F32:
@@ -129,11 +128,8 @@ def shade(fields: F32, places: F32, sky_lut: F32, land_lut: F32, controls: F32, 
     sky, depth, tone, cloud, place = (enlarged(field, factor) for field in (*fields, places))
 
     def levelled(value: F32, field: F32, levels: float) -> F32:
-        # Beyond its border a field repeats itself before it is enlarged.
-        wide = enlarged(np.pad(field, 1, mode="edge"), factor)
-        wide = wide[factor - 1 : wide.shape[0] - factor + 1, factor - 1 : wide.shape[1] - factor + 1]
-        right, down = (wide[1:-1, 2:] - wide[1:-1, :-2]) / 2, (wide[2:, 1:-1] - wide[:-2, 1:-1]) / 2
-        return stepped(value, levels, np.hypot(right, down))
+        slope = slopes(field).repeat(factor, 0).repeat(factor, 1) / factor
+        return stepped(value, levels, slope)
 
     mask = levelled(sky, fields[0], 1.0)[..., None]
     land = sample(land_lut, depth, levelled(tone, fields[2], float(controls[0])))

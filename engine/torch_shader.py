@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.conditions import MAP_STRIDE
 from engine.layers import RESIDUALS
-from engine.shader import EDGE, FLATTEST, SUN_SLOPE, phase_kernels
+from engine.shader import EDGE, FLATTEST, SUN_SLOPE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,31 +88,35 @@ def shade(
             lies between lets gradients through at the borders without moving them.
     """
     import torch
+    import torch.nn.functional as F
 
-    values, right, down = _enlarged(torch.cat([fields, places], 1), factor)
-    slope = torch.sqrt(right**2 + down**2 + 1e-12)
+    values = _enlarged(torch.cat([fields, places], 1), factor)
     ones = torch.ones_like(controls[:, :1])
     levels = torch.cat([ones, controls[:, :2]], 1)[:, :, None, None]  # of sky, tone and cloud
     index = [0, 2, 3]
-    flat = _stepped(values[:, index], levels, slope[:, index], softness)
+    slope = F.interpolate(_slopes(fields[:, index]) / factor, scale_factor=factor, mode="nearest")
+    flat = _stepped(values[:, index], levels, slope, softness)
     sky, tone, cloud = flat[:, 0:1], flat[:, 1:2], flat[:, 2:3]
     land, above = _sampled(land_lut, tone, values[:, 1:2]), _sampled(sky_lut, values[:, 4:5], cloud)
     return torch.add(land, sky * (above - land))
 
 
-def _enlarged(x: Tensor, factor: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Bicubic, and its one-pixel differences to the right and downwards."""
+def _enlarged(x: Tensor, factor: int) -> Tensor:
+    """Bicubic."""
+    import torch.nn.functional as F
+
+    return F.interpolate(x, scale_factor=factor, mode="bicubic", align_corners=False) if factor > 1 else x
+
+
+def _slopes(x: Tensor) -> Tensor:
+    """`engine.shader.slopes` of every channel."""
     import torch
     import torch.nn.functional as F
 
-    n, channels, height, width = x.shape
-    padded = F.pad(x, (2, 2, 2, 2), mode="replicate").reshape(n * channels, 1, height + 4, width + 4)
-    results = []
-    for kernels in phase_kernels(factor):
-        weight = torch.from_numpy(kernels[:, None]).to(x.device)
-        y = F.pixel_shuffle(F.conv2d(padded, weight), factor)
-        results.append(y.reshape(n, channels, height * factor, width * factor))
-    return results[0], results[1], results[2]
+    wide = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    right, down = wide[:, :, 1:-1].diff(dim=3).abs(), wide[:, :, :, 1:-1].diff(dim=2).abs()
+    right, down = torch.maximum(right[..., 1:], right[..., :-1]), torch.maximum(down[:, :, 1:], down[:, :, :-1])
+    return torch.sqrt(right**2 + down**2 + 1e-12)
 
 
 def _stepped(value: Tensor, levels: Tensor, slope: Tensor, softness: float) -> Tensor:
