@@ -76,7 +76,7 @@ class Program:
             elif op.kind in ("unshuffle", "avg_pool", "planes"):
                 r, j = r + (op.stride - 1) * j, j * op.stride
             elif op.kind in ("upsample", "shuffle", "shader"):
-                if op.kind == "shader":  # bicubic, and one-pixel differences of that
+                if op.kind == "shader":  # bicubic, and the slope
                     r = r + 3 * j
                 # The finer pixels of one coarse pixel lie up to a coarse pixel away from its corner.
                 j = j / op.stride

@@ -67,7 +67,8 @@ def slopes(field: F32) -> F32:
     """How fast a field ``(h, w)`` changes around each of its pixels, a pixel: the steeper of both sides."""
     wide = np.pad(field, 1, mode="edge")
     right, down = np.abs(np.diff(wide[1:-1], axis=1)), np.abs(np.diff(wide[:, 1:-1], axis=0))
-    return np.hypot(np.maximum(right[:, 1:], right[:, :-1]), np.maximum(down[1:], down[:-1]))
+    steepest = np.maximum(right[:, 1:], right[:, :-1]), np.maximum(down[1:], down[:-1])
+    return np.asarray(np.hypot(*steepest), np.float32)
 
 
 def enlarged(field: F32, factor: int) -> F32:
@@ -128,7 +129,7 @@ def shade(fields: F32, places: F32, sky_lut: F32, land_lut: F32, controls: F32, 
     sky, depth, tone, cloud, place = (enlarged(field, factor) for field in (*fields, places))
 
     def levelled(value: F32, field: F32, levels: float) -> F32:
-        slope = slopes(field).repeat(factor, 0).repeat(factor, 1) / factor
+        slope = slopes(field).repeat(factor, 0).repeat(factor, 1) / np.float32(factor)
         return stepped(value, levels, slope)
 
     mask = levelled(sky, fields[0], 1.0)[..., None]
