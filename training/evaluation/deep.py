@@ -1,6 +1,6 @@
 """Measures on pretrained features: KID, texture KID, and how much of a photo's structure is kept.
 
-The features are those of EfficientNet-Lite1 (`training.trunk`), which no part of training looks at, so that
+The features are those of EfficientNet-Lite1 (`training.generator.trunk`), which no part of training looks at, so that
 what trained does not judge.  Images are RGB uint8 ``(H, W, 3)``; all are brought to one size first.
 """
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from training.data.pseudo_pairs import F32, U8
-from training.trunk import Trunk
+from training.generator.trunk import Trunk
 
 __all__ = ["DeepFeatures", "DeepTrunk", "kid", "structure_kept"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from training.trunk import FEATURES, Trunk
+from training.generator.trunk import FEATURES, Trunk
 
 __all__ = ["STRIDES", "ProjectedDiscriminator"]
 
