@@ -65,7 +65,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, 
     try:
         config = json.loads(metadata["config"])
         expected = Program.of(config).parameters(len(config["looks"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} does not say what its generator looks like (metadata config: {error})") from error
     for name, shape in expected.items():
         if name not in weights or weights[name].shape != shape:
