@@ -214,8 +214,8 @@ def _art(config: EvaluateConfig) -> tuple[list[U8], list[U8]]:
     _, art = read_at(config.art, config.size)
     if config.train_art is not None:
         return art, read_at(config.train_art, config.size)[1]
-    if len(art) < 4:
-        raise DataError(f"{config.art} holds {len(art)} images, half of which are too few: give more, or --train-art")
+    if len(art) < 2:
+        raise DataError(f"{config.art} holds one image: give more, or --train-art")
     return art[::2], art[1::2]
 
 

@@ -72,8 +72,8 @@ class Measures:
     """Share of pixels that are flat in relation to the picture's contrast."""
     edge_width: float
     """Median 10-90 % width of the strongest edges, in pixels of the size that is judged."""
-    kid: float
-    """Kernel inception distance to the training art, times 1000."""
+    kid: float | None
+    """Kernel inception distance to the training art, times 1000; None for a single picture."""
     texture_kid: float
     """The same of local features without their mean over the image."""
 
@@ -144,7 +144,7 @@ class Judge:
 
     def _measures(self, images: Sequence[U8], features: DeepFeatures) -> Measures:
         patches = patch_set(images, patches=self.count)
-        levels = swd_levels(patches, self.patches)
+        levels, of_art = swd_levels(patches, self.patches), self.train_features
         return Measures(
             levels=levels,
             swd_fine=float(np.mean(levels[:2])),
@@ -155,8 +155,8 @@ class Judge:
             gini=_mean(gradient_gini, images),
             flat_pixels=_mean(flat_pixels, images),
             edge_width=float(np.nanmedian([edge_width(image) for image in images])),
-            kid=kid(features.content, self.train_features.content),
-            texture_kid=kid(features.texture, self.train_features.texture),
+            kid=kid(features.content, of_art.content) if min(len(images), len(of_art.content)) > 1 else None,
+            texture_kid=kid(features.texture, of_art.texture),
         )
 
     def _score(self, own: Measures, **values: Any) -> Score:
