@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import CheckpointError
+from training.files import write_text
 from training.generator.config import GeneratorConfig
 from training.look_names import ANCHORS
 
@@ -192,9 +193,7 @@ class TrainConfig:
 
     def save(self, path: Path) -> None:
         """Write as options.json."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_text(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:

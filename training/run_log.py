@@ -10,6 +10,7 @@ from typing import Any
 
 from training.data.pseudo_pairs import U8
 from training.errors import TrainingError
+from training.files import write_text
 
 __all__ = ["RunLog"]
 
@@ -30,7 +31,7 @@ class RunLog:
     def __enter__(self) -> RunLog:
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines()
-            self.path.write_text("".join(f"{line}\n" for line in lines if _step(line) <= self.step), encoding="utf-8")
+            write_text(self.path, "".join(f"{line}\n" for line in lines if _step(line) <= self.step))
         if self.tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter

@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 
 from engine.errors import BackendError, ModelError
 from engine.export import CHECKPOINT_FORMAT, Weights, export_model, probe_graph, render_graph
+from engine.files import new_folder
 from engine.importers.net import ImportedNet, evaluate
 from engine.metrics import psnr
 from engine.spec import ModelSpec, sha256
@@ -74,17 +75,10 @@ def import_model(
         raise ModelError(f"{source} does not exist: check the name")
     if prefix is None and generator is not None:
         raise ModelError(f"{source} holds one model: a generator can be chosen of a TensorFlow checkpoint alone")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".import-") as temporary:
-        work = Path(temporary) / "model"
+    with new_folder(folder, overwrite=True) as work:
         if prefix is None:
-            report = _import(source, work, name, look)
-        else:
-            report = _import_tensorflow(prefix, work, name, look, generator)
-        if folder.exists():
-            shutil.rmtree(folder)
-        work.rename(folder)
-    return report
+            return _import(source, work, name, look)
+        return _import_tensorflow(prefix, work, name, look, generator)
 
 
 def _import(source: Path, work: Path, name: str, look: str) -> ImportReport:
@@ -201,7 +195,6 @@ def _import_pair(source: Path, work: Path, name: str) -> ImportReport:
     spec.verify(source)
     for file in FILES:
         check_graph(source / file, spec)
-    work.mkdir()
     kept = [file for file in (*FILES, *OPTIONAL) if (source / file).is_file()]
     for file in kept:
         shutil.copyfile(source / file, work / file)

@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from stylize.errors import InputError, OutputError
+from stylize.errors import InputError
 
 __all__ = [
     "CONFIGURED",
@@ -176,6 +176,8 @@ def _checked(path: Path, key: str, value: Any, option: click.Option, command: cl
 
 def set_user_value(key: str, value: str) -> Path:
     """Write a text value at the top of the user's file, the rest of it kept; returns the file."""
+    from stylize.files import write_bytes
+
     path = user_file()
     line = f"{key} = {json.dumps(value)}"
     try:
@@ -184,10 +186,7 @@ def set_user_value(key: str, value: str) -> Path:
         tail = text[len(head) :]
         pattern = re.compile(rf"(?m)^\s*{re.escape(key)}\s*=.*$")
         head = pattern.sub(lambda _: line, head, count=1) if pattern.search(head) else f"{line}\n{head}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(head + tail, encoding="utf-8")
-        part.replace(path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}): check the folder's permissions") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
+    write_bytes(path, (head + tail).encode(), overwrite=True)
     return path

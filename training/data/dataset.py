@@ -6,8 +6,6 @@ What step n sees depends on the seed and n alone, so a resumed run sees what it 
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +24,7 @@ from training.data.looks import LookPalettes
 from training.data.poster import ToneRank, flat_shapes
 from training.data.pseudo_pairs import PaletteMap
 from training.errors import DataError
+from training.files import write_bytes
 from training.look_names import AUTO
 
 __all__ = ["Batch", "PhotoArtDataset"]
@@ -127,19 +126,9 @@ class PhotoArtDataset:
         if kept.exists():
             return read_rgb(kept)
         flat = flat_shapes(photo)
-        try:
-            self.cache.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{self.cache} cannot be created ({error}): choose another --cache") from error
         done, data = cv2.imencode(".png", flat[..., ::-1])
-        part = kept.with_name(f"{key}.{os.getpid()}-{threading.get_ident()}.part")
-        try:
-            assert done
-            part.write_bytes(data.tobytes())
-            part.replace(kept)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise DataError(f"{kept} cannot be written ({error}): free some space or choose another --cache") from error
+        assert done
+        write_bytes(kept, data.tobytes(), error=DataError, remedy="free some space or choose another --cache")
         return flat
 
     def _photo(self, rng: np.random.Generator) -> tuple[list[U8], list[U8], int]:

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from training.data.pseudo_pairs import U8
-from training.errors import DataError, TrainingError
+from training.errors import DataError
+from training.files import write_bytes
 
 __all__ = ["CLIP_SUFFIXES", "SUFFIXES", "U8", "fit", "image_files", "read_rgb", "read_small", "write_rgb"]
 
@@ -52,13 +53,7 @@ def write_rgb(path: Path, image: U8, *, quality: int = 90) -> None:
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix.lower() in (".jpg", ".jpeg") else []
     done, data = cv2.imencode(path.suffix, image[..., ::-1], options)
     assert done
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data.tobytes())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise TrainingError(f"{path} cannot be written ({error}): free some space or choose another folder") from error
+    write_bytes(path, data.tobytes())
 
 
 def fit(image: U8, long_side: int) -> U8:

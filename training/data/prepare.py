@@ -18,6 +18,7 @@ import numpy.typing as npt
 from training.data.contact_sheet import contact_sheet
 from training.data.image_io import CLIP_SUFFIXES, SUFFIXES, U8, fit, read_rgb, write_rgb
 from training.errors import DataError, TrainingError
+from training.files import write_text
 
 __all__ = [
     "PrepareConfig",
@@ -269,10 +270,7 @@ def _claim(out: Path) -> None:
 
 def _report(out: Path, verdicts: Sequence[Verdict], config: PrepareConfig) -> None:
     values = {"settings": asdict(config), "summary": summary(verdicts), "images": [asdict(v) for v in verdicts]}
-    try:
-        (out / "report.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{out / 'report.json'} cannot be written ({error}): free some space") from error
+    write_text(out / "report.json", json.dumps(values, indent=2) + "\n")
     kept = [v.kept for v in verdicts if v.kept is not None]
     some = kept[:: max(1, len(kept) // 60)][:60]
     if some:

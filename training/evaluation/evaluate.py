@@ -26,6 +26,7 @@ from training.evaluation.judge import (
 )
 from training.evaluation.metrics import PATCHES
 from training.evaluation.report import table, targets, write_json
+from training.files import write_text
 from training.generator.checkpoint import load_generator
 from training.generator.networks import LightGenerator, ResnetGenerator
 from training.look_names import ANCHORS, AUTO
@@ -114,7 +115,7 @@ def evaluate_checkpoints(config: EvaluateConfig, *, echo: Callable[[str], object
             write_rgb(folder / f"{path.stem}.jpg", image, quality=95)
     contact_sheet(out / "sheet.jpg", {"photo": photos, **outputs})
     text = table(judge, scores)
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
+    write_text(out / "table.md", text + "\n")
     checks = {name: targets(judge, scores, name) for name in generators}
     write_json(out / "evaluation.json", judge, scores, **facts, targets=checks)
     echo(text)

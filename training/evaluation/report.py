@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from training.data.check import flatness
-from training.errors import TrainingError
 from training.evaluation.judge import Judge, Score
+from training.files import write_text
 
 __all__ = ["TARGETS", "table", "targets", "write_json"]
 
@@ -88,7 +88,4 @@ def write_json(path: Path, judge: Judge, scores: Mapping[str, Score], **facts: A
         "train_art_flatness": judge.train_flatness,
         "methods": {name: {**dataclasses.asdict(s), "warping_ratio": s.warping_ratio} for name, s in scores.items()},
     }
-    try:
-        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written ({error}): free some space or choose another --out") from error
+    write_text(path, json.dumps(values, indent=2) + "\n")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from training.errors import CheckpointError
+from training.files import write_bytes
 from training.generator.networks import GeneratorConfig, LightGenerator, ResnetGenerator, build_generator
 
 __all__ = ["MANIFEST", "find_state", "load_generator", "load_state", "save_generator", "save_state"]
@@ -194,15 +194,5 @@ def _listed(manifest: Path) -> set[str]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"{path} could not be written ({error}): free some space, then --resume; the previous file is kept"
-        ) from error
+    remedy = "free some space, then --resume; the previous file is kept"
+    write_bytes(path, data, error=CheckpointError, remedy=remedy)

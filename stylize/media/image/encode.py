@@ -31,6 +31,8 @@ _MOST: Final = {"jpeg": 65500, "webp": 16383}
 """Pixels a side that a format (or its usual library) can hold."""
 _SEGMENT_ROOM: Final = 65533
 """Bytes a JPEG segment holds beside its marker and length."""
+_LONG_TEXT: Final = 1024
+"""Characters from which on a PNG's text is packed."""
 _PNG_HEADER: Final = 8 + 25
 """Bytes of the signature and of IHDR."""
 
@@ -159,7 +161,8 @@ def _png(pixels: Pixels, metadata: Metadata, settings: ImageSettings) -> bytes:
     if metadata.iptc:
         info.add_text("Raw profile type iptc", raw_profile("iptc", photoshop_from_iptc(metadata.iptc)), zip=True)
     for key, value in metadata.text:
-        info.add_text(key.encode("latin-1", "replace")[:79].decode("latin-1"), value.encode("utf-8", "replace").decode())
+        name = key.encode("latin-1", "replace")[:79].decode("latin-1")
+        info.add_text(name, value.encode("utf-8", "replace").decode(), zip=len(value) > _LONG_TEXT)
     file = io.BytesIO()
     file.write(data[:_PNG_HEADER].tobytes())
     for kind, body, *_ in info.chunks:

@@ -14,7 +14,15 @@ from typing import Final
 
 from stylize.media.image.exif import exif_as_shown
 
-__all__ = ["XMP_KEY", "XMP_SEGMENT", "Metadata", "iptc_from_photoshop", "photoshop_from_iptc", "raw_profile", "xmp_as_shown"]
+__all__ = [
+    "XMP_KEY",
+    "XMP_SEGMENT",
+    "Metadata",
+    "iptc_from_photoshop",
+    "photoshop_from_iptc",
+    "raw_profile",
+    "xmp_as_shown",
+]
 
 XMP_KEY: Final = "XML:com.adobe.xmp"
 XMP_SEGMENT: Final = b"http://ns.adobe.com/xap/1.0/\0"

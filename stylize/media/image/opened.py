@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import struct
 import sys
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stylize.errors import InputError
+from stylize.files import shown
 from stylize.media.formats import CONTAINERS
-from stylize.media.image.settings import shown
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["check_size", "decoding", "missing_bytes", "opened", "pillow", "regular_file"]
 
 _FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "HEIF", "AVIF")
-_MOST_TEXT: Final = 64 << 20
-"""Bytes that the packed texts and the profile of a PNG may hold together when unpacked."""
+_MOST_TEXT: Final = 16 << 20
+"""Bytes that a text or the profile of a PNG may hold when unpacked."""
 
 _pillow = threading.Lock()
 """Held while Pillow decodes: its warnings and its limits are settings of the whole process."""
@@ -68,7 +66,8 @@ def decoding(path: Path) -> Iterator[None]:
         raise InputError(f"{shown(path)}: too large for this machine's memory: make it smaller first") from error
     except Exception as error:
         raise InputError(
-            f"{shown(path)}: the picture is damaged or cut off ({_reason(error)}): copy it again from where it came from"
+            f"{shown(path)}: the picture is damaged or cut off ({_reason(error)}): "
+            "copy it again from where it came from"
         ) from error
 
 
@@ -117,16 +116,20 @@ def opened(path: Path, notes: list[str]) -> Iterator[PilImage.Image]:
     InputError for what is no picture.
     """
     from PIL import Image as PilImage
-    from PIL import UnidentifiedImageError
+    from PIL import ImageFile, UnidentifiedImageError
 
     with pillow():
-        with decoding(path):
-            source = _without_large_texts(path, notes) or path
-            try:
-                image = PilImage.open(source, formats=[name for name in _FORMATS if name in PilImage.OPEN])
-            except UnidentifiedImageError as error:
-                raise _no_picture(path) from error
+        ImageFile.LOAD_TRUNCATED_IMAGES = True  # in a PNG's header: without texts and profiles that are too large
+        try:
+            with decoding(path):
+                image = PilImage.open(path, formats=[name for name in _FORMATS if name in PilImage.OPEN])
+        except InputError as error:
+            raise _no_picture(path) if isinstance(error.__cause__, UnidentifiedImageError) else error from None
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
         with image:
+            if image.format == "PNG" and ("" in image.info.values() or image.info.get("icc_profile", b"") is None):
+                notes.append("a text or the ICC profile is empty, damaged or too large, and was left out")
             yield image
 
 
@@ -137,48 +140,6 @@ def _no_picture(path: Path) -> InputError:
         f"{shown(path)}: not a picture that can be read (JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF): "
         "check that the file is what its name says"
     )
-
-
-def _without_large_texts(path: Path, notes: list[str]) -> io.BytesIO | None:
-    """A PNG file without the packed texts and profiles that are too large; None where all may stay."""
-    spans, room = [(0, 8)], _MOST_TEXT
-    end = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(8) != b"\x89PNG\r\n\x1a\n":
-            return None
-        at, chunks = 8, 0
-        while at + 8 <= end:
-            file.seek(at)
-            size, kind = struct.unpack(">I4s", file.read(8))
-            unpacked = 0
-            if kind in (b"zTXt", b"iTXt", b"iCCP"):
-                unpacked = _unpacked_size(kind, file.read(min(size, end - at)), most=room)
-            if unpacked <= room:
-                room -= unpacked
-                spans.append((at, 12 + size))
-            at, chunks = at + 12 + size, chunks + 1
-        if len(spans) == chunks + 1:
-            return None
-        notes.append(f"texts or a profile of more than {_MOST_TEXT >> 20} MiB were left out")
-        return io.BytesIO(b"".join(_part(file, *span) for span in spans))
-
-
-def _part(file: IO[bytes], start: int, size: int) -> bytes:
-    file.seek(start)
-    return file.read(size)
-
-
-def _unpacked_size(kind: bytes, body: bytes, *, most: int) -> int:
-    """Bytes that a PNG chunk unpacks to (PNG 1.2, section 4.2.3), counted up to `most` + 1."""
-    packed = body.partition(b"\0")[2][1:]  # behind the keyword and the method
-    if kind == b"iTXt":
-        if body.partition(b"\0")[2][:1] != b"\1":
-            return 0
-        packed = packed[1:].split(b"\0", 2)[-1]
-    try:
-        return len(zlib.decompressobj().decompress(packed, most + 1))
-    except zlib.error:  # damaged: the decoder's business
-        return 0
 
 
 def missing_bytes(path: Path) -> int:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from stylize.errors import InputError
+from stylize.files import shown
 from stylize.frame import Image
 from stylize.media.image.color import is_srgb, profile_space, srgb_profile, to_srgb
 from stylize.media.image.exif import orientation_of
 from stylize.media.image.metadata import Metadata
 from stylize.media.image.opened import check_size, decoding, missing_bytes, opened, regular_file
 from stylize.media.image.samples import Alpha, Stored, at_depth, split_alpha
-from stylize.media.image.settings import ImageSettings, shown
+from stylize.media.image.settings import ImageSettings
 from stylize.media.image.tags import exif_block, file_metadata
 from stylize.media.image.tiff import is_tiff, read_tiff, tiff_size
 

@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 
 from stylize.media.formats import READ_ONLY_SUFFIXES, WRITE_SUFFIXES
 
-__all__ = ["ImageSettings", "format_of", "shown"]
+__all__ = ["ImageSettings", "format_of"]
 
 ImageFormat = Literal["keep", "jpeg", "png", "webp", "tiff", "bmp"]
 ProfilePolicy = Literal["keep", "srgb"]
@@ -72,9 +72,3 @@ class ImageSettings:
 def format_of(path: Path) -> str | None:
     """Format written under this name; None where the suffix is none of ours."""
     return WRITE_SUFFIXES.get(path.suffix.lower())
-
-
-def shown(path: PurePath | str) -> str:
-    """A path as one printable line: line breaks, control characters and undecodable bytes escaped."""
-    text = str(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

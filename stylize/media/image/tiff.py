@@ -7,6 +7,7 @@ and OpenCV), which reads all kinds but some with 16 bits.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import logging
 import struct
@@ -17,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stylize.errors import InputError, OutputError
+from stylize.files import shown
 from stylize.media.image.exif import DESCRIPTIVE, SUB_DIRECTORIES, descriptive_entries
 from stylize.media.image.metadata import Metadata, iptc_from_photoshop
 from stylize.media.image.opened import check_size, decoding, pillow
 from stylize.media.image.samples import Stored, at_depth, split_alpha
-from stylize.media.image.settings import shown
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -29,17 +30,20 @@ if TYPE_CHECKING:
 
 __all__ = ["is_tiff", "read_tiff", "tiff_size", "write_tiff"]
 
-Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Samples = npt.NDArray[Any]
+"""uint8 or uint16, ``(H, W, S)``."""
 
 _SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Values of the tag PhotometricInterpretation
-_WHITE_IS_ZERO, _PALETTE, _RGB, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 3, 2, 5, 6, 8, 9
+_WHITE_IS_ZERO, _RGB, _PALETTE, _MASK, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 2, 3, 4, 5, 6, 8, 9
 _COLOURS: Final = {0: 1, 1: 1, _PALETTE: 1, _RGB: 3, _CMYK: 4, _YCBCR: 3, _CIELAB: 3, _ICCLAB: 3}
 """Photometric interpretation to samples a pixel, opacity not counted."""
 _RAW: Final = frozenset({32803, 34892})
 """Colour filter array and linear raw: what DNG files hold."""
 _TO_RGB: Final = frozenset({6, 7, 34892, 34712, 50001})
 """Compressions (JPEG, JPEG 2000, WebP) whose decoders turn YCbCr to RGB."""
+_ALONE: Final = frozenset({1, 8, 32773, 32946, 34925})
+"""Compressions that tifffile decodes by itself: none, deflate, PackBits, LZMA."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _STRIP_BYTES: Final = 1 << 20
 
@@ -77,8 +81,8 @@ def read_tiff(path: Path, max_megapixels: int) -> Stored:
             stored = _coloured(path, page, _interleaved(page))
         else:
             stored = _by_libtiff(path, tif, page)
-        if page is not tif.pages.first or len(tif.pages) > 1:
-            stored.notes += ["its masks were left out"] if any(p.is_mask for p in _all_pages(tif)) else []
+        if any(other.photometric == _MASK for other in _all_pages(tif)):
+            stored.notes.append("a mask, which hides parts of the photo, was left out")
         value = page.tags.valueof(274, 1)
         stored.orientation = int(value) if value in range(1, 9) else 1
         stored.metadata = _metadata(tif, page, stored.notes)
@@ -96,11 +100,9 @@ def _all_pages(tif: TiffFile) -> list[TiffPage]:
 def _photo(path: Path, tif: TiffFile) -> TiffPage:
     """The page that is the photo."""
     pages = [page for page in _all_pages(tif) if page.imagewidth and page.imagelength]
-    whole = [page for page in pages if not page.subfiletype & ~2]  # bit 1: one page of many
+    whole = [page for page in pages if not page.subfiletype & ~2 and page.photometric != _MASK]  # 2: one page of many
     if len(whole) > 1:
-        raise InputError(
-            f"{shown(path)}: a TIFF with {len(whole)} pages: save its pages as files of their own first"
-        )
+        raise InputError(f"{shown(path)}: a TIFF with {len(whole)} pages: save its pages as files of their own first")
     if not pages:
         raise ValueError("no page with pixels")
     return whole[0] if whole else max(pages, key=lambda page: page.imagewidth * page.imagelength)
@@ -122,17 +124,16 @@ def _check_kind(path: Path, page: TiffPage) -> None:
 def _is_known(page: TiffPage) -> bool:
     """Whether tifffile can decode the page, with the codecs that are installed."""
     from tifffile import TIFF
-    from tifffile.tifffile import imagecodecs
 
-    try:
-        TIFF.DECOMPRESSORS[page.compression]
-        TIFF.UNPREDICTORS[page.predictor]
-    except KeyError:
-        return False
     if page.photometric == _YCBCR and page.compression not in _TO_RGB and page.subsampling not in (None, (1, 1)):
         return False
-    packed = page.bitspersample not in (1, 2, 4, 8, 16)
-    return not packed or page.compression in _TO_RGB or hasattr(imagecodecs, "lzw_decode")
+    if not _has_codecs():
+        return page.compression in _ALONE and page.predictor in (1, 2) and page.bitspersample in (1, 2, 4, 8, 16)
+    return page.compression in TIFF.DECOMPRESSORS and page.predictor in TIFF.UNPREDICTORS
+
+
+def _has_codecs() -> bool:
+    return importlib.util.find_spec("imagecodecs") is not None
 
 
 def _interleaved(page: TiffPage) -> Samples:
@@ -225,8 +226,9 @@ def _by_libtiff(path: Path, tif: TiffFile, page: TiffPage) -> Stored:
         wide = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
         if wide is not None and wide.dtype == np.uint16 and wide.ndim == 3 and wide.shape[2] == page.samplesperpixel:
             return _coloured(path, page, wide[..., [2, 1, 0, 3][: wide.shape[2]]])
+    kind = getattr(page.compression, "name", page.compression)
     raise InputError(
-        f"{shown(path)}: a TIFF with {page.bitspersample} bits in {page.compression.name} needs a package that is "
+        f"{shown(path)}: a TIFF with {page.bitspersample} bits in {kind} needs a package that is "
         "not installed: pip install imagecodecs"
     )
 
@@ -266,7 +268,7 @@ def _exif(tif: TiffFile, offset: int) -> bytes | None:
     def load(at: int, group: int | None = None) -> tuple[dict[int, Any], dict[int, int]]:
         directory = ImageFileDirectory_v2(head, group=group)
         tif.filehandle.seek(at)
-        directory.load(tif.filehandle)
+        directory.load(tif.filehandle)  # type: ignore[arg-type]  # a file to all intents
         values = dict(directory.items())
         for tag in SUB_DIRECTORIES & values.keys():
             values[tag] = load(values[tag], tag)[0]

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from stylize.errors import OutputError
+from stylize.files import part_path
 from stylize.media.image.color import is_srgb, srgb_profile
 from stylize.media.image.exif import descriptive_entries, exif_as_shown, orientation_of
 from stylize.media.image.metadata import Metadata, iptc_from_photoshop, xmp_as_shown
 from stylize.media.image.read import Picture, read_image
 from stylize.media.image.settings import ImageSettings
-from stylize.media.image.write import part_path, write_image
+from stylize.media.image.write import write_image
 from stylize.photos.job import stylize_image
 
 XMP = (
