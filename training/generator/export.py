@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from training.errors import CheckpointError
 from training.generator.checkpoint import find_state, load_generator, load_state, save_generator
 from training.generator.config import GeneratorConfig
 
-__all__ = ["export_generator", "select_looks"]
+__all__ = ["export_generator", "export_model_folder", "select_looks"]
 
 
 def export_generator(source: Path, out: Path, *, average: bool = True, looks: Sequence[str] = ()) -> GeneratorConfig:
@@ -45,6 +46,32 @@ def export_generator(source: Path, out: Path, *, average: bool = True, looks: Se
     if looks:
         config, weights = select_looks(config, weights, looks)
     save_generator(out, weights, config, **facts)
+    return config
+
+
+def export_model_folder(source: Path, out: Path, *, average: bool = True, looks: Sequence[str] = ()) -> GeneratorConfig:
+    """Make the folder that ``stylize --model`` takes; it appears whole or not at all, in place of what was there.
+
+    Args and Returns: as of `export_generator`, but for `out`, the folder.
+
+    Raises:
+        CheckpointError: as there, `out` is another kind of folder, or its weights do not fit into a model.
+    """
+    from engine.errors import EngineError
+    from engine.export import export_model
+    from engine.files import new_folder
+
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "spec.json").is_file()):
+        raise CheckpointError(f"{out} is something else than a model folder: choose another --out")
+    try:
+        with new_folder(out, overwrite=True) as model, tempfile.TemporaryDirectory() as work:
+            weights = Path(work) / "generator.safetensors"
+            config = export_generator(source, weights, average=average, looks=looks)
+            export_model(weights, model, name=out.resolve().name)
+    except EngineError as error:
+        raise CheckpointError(str(error)) from error
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be written ({error.strerror}): choose another --out") from error
     return config
 
 
