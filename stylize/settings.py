@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import numbers
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
 
 __all__ = ["BASE_SIDE", "StyleSettings"]
 
@@ -50,6 +53,7 @@ class StyleSettings:
     """Video: weight 0..1 of the flow-guided filter (`stylize.video.flow`), against flicker that smoothing leaves."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name in ("strength", "keep_color", "stabilize"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name.replace('_', '-')} lies between 0 and 1, got {getattr(self, name)}")
@@ -65,6 +69,22 @@ class StyleSettings:
             raise ValueError(f"a plan is run by backend tensorrt, got backend {self.backend}: leave out one of them")
         if self.threads < 0:
             raise ValueError(f"threads is a number of CPU threads, or 0 for all, got {self.threads}")
+
+    def _check_types(self) -> None:
+        """Numbers and texts as such; a path may stand for its text."""
+        kinds: list[tuple[str, Any, Any, str]] = [
+            ("str", (str, PurePath), str, "a text"),
+            ("int", numbers.Integral, int, "a whole number"),
+            ("float", numbers.Real, float, "a number"),
+        ]
+        for field in dataclasses.fields(self):
+            value, declared = getattr(self, field.name), str(field.type)
+            if value is None and "None" in declared:
+                continue
+            allowed, exact, words = next(kind[1:] for kind in kinds if kind[0] in declared)
+            if not isinstance(value, allowed) or isinstance(value, bool):
+                raise ValueError(f"{field.name.replace('_', '-')} is {words}, got {value!r}")
+            object.__setattr__(self, field.name, exact(value))
 
     def _check_gpus(self, gpus: str) -> None:
         from engine.choice import CPU_BACKENDS

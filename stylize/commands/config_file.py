@@ -131,7 +131,7 @@ def _read(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        return dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        return dict(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as TOML ({error}): correct or remove it") from error
 
@@ -181,7 +181,7 @@ def set_user_value(key: str, value: str) -> Path:
     path = user_file()
     line = f"{key} = {json.dumps(value)}"
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
         head = re.split(r"(?m)^(?=\s*\[)", text, maxsplit=1)[0]
         tail = text[len(head) :]
         pattern = re.compile(rf"(?m)^\s*{re.escape(key)}\s*=.*$")

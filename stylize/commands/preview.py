@@ -137,9 +137,10 @@ def _pictures(source: Path, video: bool, count: int, at: tuple[Fraction, ...]) -
         return video_pictures(source, count, at)
     if at:
         raise click.UsageError("a photo has no times: leave --at out")
+    from stylize.files import shown
     from stylize.media.image.read import read_image
 
-    return [Picture(data=read_image(source).data, label=source.name)]
+    return [Picture(data=read_image(source).data, label=shown(source.name))]
 
 
 def _write(target: Path, sheet: Image, lines: list[str], *, overwrite: bool) -> None:

@@ -105,7 +105,8 @@ def _by_pillow(path: Path, max_megapixels: int) -> Stored:
                 raise EOFError(f"{missing} bytes are missing")
             pages = 1 if image.format in ("MPO", "HEIF") else int(getattr(image, "n_frames", 1))
             if pages > 1:
-                raise InputError(f"{shown(path)}: an animation of {pages} frames: save one of them as a photo first")
+                use = "use `stylize video`" if image.format in ("GIF", "PNG") else "save it as MP4 or GIF first"
+                raise InputError(f"{shown(path)}: an animation of {pages} frames, not a photo: {use}")
             image.load()
             orientation = _orientation(image, notes)  # a PNG may tell it behind the pixels
             metadata = file_metadata(image)

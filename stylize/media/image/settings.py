@@ -50,12 +50,16 @@ class ImageSettings:
             raise ValueError(f"format is one of {', '.join(get_args(ImageFormat))}, got {self.format!r}")
         if self.profile not in get_args(ProfilePolicy):
             raise ValueError(f"profile is one of {', '.join(get_args(ProfilePolicy))}, got {self.profile!r}")
-        for name, low, high in (("quality", 1, 100), ("compression", 0, 9), ("jobs", 1, 3)):
+        for name, low, high in (
+            ("quality", 1, 100),
+            ("compression", 0, 9),
+            ("jobs", 1, 3),
+            ("max_megapixels", 1, None),
+        ):
             value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{name} is a whole number from {low} to {high}, got {value!r}")
-        if self.max_megapixels < 1:
-            raise ValueError(f"max_megapixels is 1 or more, got {self.max_megapixels!r}")
+            if not isinstance(value, int) or value < low or (high is not None and value > high):
+                to = "up" if high is None else f"to {high}"
+                raise ValueError(f"{name} is a whole number from {low} {to}, got {value!r}")
 
     def suffix_for(self, source: PurePath) -> str:
         """Suffix of the result of `source` in a folder run."""
