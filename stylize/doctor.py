@@ -39,7 +39,7 @@ SELF_TEST_SIDE = 256
 PIXELS_1080P = 1920 * 1080
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Check:
     """What one look at the machine found."""
 
@@ -80,7 +80,7 @@ def examine(*, self_test: bool = True, models: Collection[str] = ("auto",)) -> I
             yield from check()
         except Exception as error:  # a doctor must not die of what it finds
             what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            yield Check(group=group, name="check", status="fault", detail=what, fix="report this as a fault")
+            yield Check(group, "check", "fault", what, "report this as a fault")
 
 
 def _version(package: str) -> str | None:
@@ -93,22 +93,25 @@ def _version(package: str) -> str | None:
 def _python() -> Iterator[Check]:
     fits = sys.version_info >= (3, 10)
     yield Check(
-        group="Python",
-        name="Python",
-        status="ok" if fits else "fault",
-        detail=f"{platform.python_version()} on {platform.platform(terse=True)}, {os.cpu_count()} CPUs",
-        fix="" if fits else "install Python 3.10 or newer",
+        "Python",
+        "Python",
+        "ok" if fits else "fault",
+        f"{platform.python_version()} on {platform.platform(terse=True)}, {os.cpu_count()} CPUs",
+        "" if fits else "install Python 3.10 or newer",
     )
     needed = _requirements()
     missing = [line for line in needed if _version(_name(line)) is None and not _also(line)]
     found = f"missing: {', '.join(missing)}" if missing else f"all {len(needed)} that are needed"
     yield Check(
-        group="Python",
-        name="packages",
-        status="ok" if needed and not missing else "fault",
-        detail=found if needed else "the program itself is not installed",
-        fix=_install(missing) if missing else "" if needed else "pip install . in the program's folder",
+        "Python",
+        "packages",
+        "ok" if needed and not missing else "fault",
+        found if needed else "the program itself is not installed",
+        _install(missing) if missing else "" if needed else "pip install . in the program's folder",
     )
+    codecs = _version("imagecodecs")
+    detail = codecs or "not installed: needed for TIFF in rarer compressions"
+    yield Check("Python", "imagecodecs", "ok" if codecs else "missing", detail, "" if codecs else _extra("tiff"))
 
 
 def _requirements(extra: str = "") -> list[str]:
@@ -146,35 +149,33 @@ def _ffmpeg() -> Iterator[Check]:
     try:
         found = find_ffmpeg()
     except StylizeError as error:
-        yield Check(group="ffmpeg", name="ffmpeg", status="fault", detail=str(error), fix="pip install imageio-ffmpeg")
+        yield Check("ffmpeg", "ffmpeg", "fault", str(error), "pip install imageio-ffmpeg")
         return
     bundled = "imageio_ffmpeg" in found.path
     source = OVERRIDE if os.environ.get(OVERRIDE) else "imageio-ffmpeg" if bundled else "the system's"
-    yield Check(group="ffmpeg", name="ffmpeg", status="ok", detail=f"{found.version}, {source}: {found.path}")
+    yield Check("ffmpeg", "ffmpeg", "ok", f"{found.version}, {source}: {found.path}")
     have = [f"{kind} ({name})" for name, kind in ENCODERS.items() if name in found.encoders]
     usual = "libx264" in found.encoders
     yield Check(
-        group="ffmpeg",
-        name="encoders",
-        status="ok" if usual else "fault",
-        detail=", ".join(have) or "none",
-        fix="" if usual else "pip install imageio-ffmpeg, which brings a fuller ffmpeg",
+        "ffmpeg",
+        "encoders",
+        "ok" if usual else "fault",
+        ", ".join(have) or "none",
+        "" if usual else "pip install imageio-ffmpeg, which brings a fuller ffmpeg",
     )
 
 
 def _openvino() -> Iterator[Check]:
     version = _version("openvino")
     if version is None:
-        yield Check(
-            group="OpenVINO", name="OpenVINO", status="fault", detail="not installed", fix="pip install openvino"
-        )
+        yield Check("OpenVINO", "OpenVINO", "fault", "not installed", "pip install openvino")
         return
     core = import_openvino().Core()
     for device in core.available_devices:
         name = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
         abilities = [a.lower() for a in core.get_property(device, "OPTIMIZATION_CAPABILITIES") if a in ("BF16", "FP16")]
         fast = f", fast in {' and '.join(abilities)}" if abilities else ""
-        yield Check(group="OpenVINO", name=device, status="ok", detail=f"{name}{fast} (OpenVINO {version})")
+        yield Check("OpenVINO", device, "ok", f"{name}{fast} (OpenVINO {version})")
 
 
 def _mnn() -> Iterator[Check]:
@@ -184,36 +185,32 @@ def _mnn() -> Iterator[Check]:
     better = cpu_has_bf16()
     usual = "OpenVINO is the faster one on this CPU" if better else "faster here for wide generators such as full"
     yield Check(
-        group="MNN",
-        name="MNN",
-        status="ok" if version or better else "missing",
-        detail=f"{version or 'not installed'}: {usual}",
-        fix="" if version or better else _extra("cpu"),
+        "MNN",
+        "MNN",
+        "ok" if version or better else "missing",
+        f"{version or 'not installed'}: {usual}",
+        "" if version or better else _extra("cpu"),
     )
 
 
 def _torch() -> Iterator[Check]:
     if importlib.util.find_spec("torch") is None:
         yield Check(
-            group="GPU",
-            name="torch",
-            status="missing",
-            detail="not installed: needed for training, and for AMD and Apple GPUs",
-            fix=_extra("torch"),
+            "GPU", "torch", "missing", "not installed: needed for training, and for AMD and Apple GPUs", _extra("torch")
         )
         return
     import torch
 
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        yield Check(group="GPU", name="torch", status="ok", detail=f"{torch.__version__}, CUDA: {names}")
+        yield Check("GPU", "torch", "ok", f"{torch.__version__}, CUDA: {names}")
     elif torch.backends.mps.is_available():
-        yield Check(group="GPU", name="torch", status="ok", detail=f"{torch.__version__}, Apple GPU")
+        yield Check("GPU", "torch", "ok", f"{torch.__version__}, Apple GPU")
     else:
         built = torch.version.cuda
         why = f"built for CUDA {built}, but no device answers" if built else "built for the CPU alone"
         fix = "check the driver with nvidia-smi" if built else "on a machine with a GPU: see pytorch.org for its build"
-        yield Check(group="GPU", name="torch", status="missing", detail=f"{torch.__version__}, {why}", fix=fix)
+        yield Check("GPU", "torch", "missing", f"{torch.__version__}, {why}", fix)
 
 
 def _tensorrt() -> Iterator[Check]:
@@ -221,11 +218,11 @@ def _tensorrt() -> Iterator[Check]:
     for package, what in (("tensorrt", "TensorRT"), ("pycuda", "pycuda")):
         version = _version(package)
         yield Check(
-            group="GPU",
-            name=what,
-            status="ok" if version else "missing",
-            detail=version or "not installed: needed for full speed on NVIDIA GPUs",
-            fix="" if version else extra,
+            "GPU",
+            what,
+            "ok" if version else "missing",
+            version or "not installed: needed for full speed on NVIDIA GPUs",
+            "" if version else extra,
         )
     if importlib.util.find_spec("pycuda") is not None:
         from engine.trt.cuda import CudaDevice, device_count
@@ -234,26 +231,26 @@ def _tensorrt() -> Iterator[Check]:
             for index in range(device_count()):
                 with CudaDevice(index) as device:
                     detail = f"{device.name}, compute capability {device.capability}"
-                yield Check(group="GPU", name=f"cuda:{index}", status="ok", detail=detail)
+                yield Check("GPU", f"cuda:{index}", "ok", detail)
         except EngineError as error:
-            yield Check(group="GPU", name="CUDA", status="missing", detail=str(error), fix="nvidia-smi")
+            yield Check("GPU", "CUDA", "missing", str(error), "nvidia-smi")
     from engine.trt.plan import PlanCache
 
     cache = PlanCache()
     records = cache.records()
     for folder, record in records:
         detail = f"{record.model}: {record.machine} ({folder})"
-        yield Check(group="GPU", name="plan", status="ok", detail=detail)
+        yield Check("GPU", "plan", "ok", detail)
     if not records and _version("tensorrt"):
         detail = f"none in {cache.plans}: a model's first run builds one, which takes minutes"
-        yield Check(group="GPU", name="plans", status="missing", detail=detail, fix="build-engine")
+        yield Check("GPU", "plans", "missing", detail, "build-engine")
 
 
 def _cluster() -> Iterator[Check]:
     version = _version("ray")
     detail = version or "not installed: needed for --ray alone"
     fix = "" if version else _extra("ray")
-    yield Check(group="cluster", name="Ray", status="ok" if version else "missing", detail=detail, fix=fix)
+    yield Check("cluster", "Ray", "ok" if version else "missing", detail, fix)
 
 
 def _models(needed: Collection[str]) -> Iterator[Check]:
@@ -266,7 +263,7 @@ def _models(needed: Collection[str]) -> Iterator[Check]:
             find_model(name)
         except EngineError as error:
             fix = AGAIN if name in CHOICES else "choose another: stylize models set-default NAME"
-            yield Check(group="models", name=f"default {name}", status="fault", detail=str(error), fix=fix)
+            yield Check("models", f"default {name}", "fault", str(error), fix)
 
     entries = all_models()
     for entry in entries:
@@ -275,20 +272,14 @@ def _models(needed: Collection[str]) -> Iterator[Check]:
             spec.verify(entry.folder)
         except EngineError as error:
             again = AGAIN if entry.shipped else "stylize models import it again"
-            yield Check(group="models", name=entry.name, status="fault", detail=str(error), fix=again)
+            yield Check("models", entry.name, "fault", str(error), again)
             continue
         kind = "shipped" if entry.shipped else "yours"
         render = (spec.hashes or {}).get("render.onnx", "none")[:12]
         detail = f"{kind}, hashes right (render.onnx {render}), looks: {', '.join(spec.looks)}"
-        yield Check(group="models", name=entry.name, status="ok", detail=detail)
+        yield Check("models", entry.name, "ok", detail)
     if not entries:
-        yield Check(
-            group="models",
-            name="models",
-            status="fault",
-            detail="none",
-            fix=f"{AGAIN}, or: stylize models import CHECKPOINT",
-        )
+        yield Check("models", "models", "fault", "none", f"{AGAIN}, or: stylize models import CHECKPOINT")
 
 
 def _self_test() -> Iterator[Check]:
@@ -305,7 +296,7 @@ def _self_test() -> Iterator[Check]:
             continue
         sizes.append((spec.program.flops(SELF_TEST_SIDE, SELF_TEST_SIDE), entry.name, entry.folder))
     if not sizes:
-        yield Check(group="self-test", name="render", status="fault", detail="no model to test with", fix="see models")
+        yield Check("self-test", "render", "fault", "no model to test with", "see models")
         return
     _, name, folder = min(sizes)
     for backend in BACKENDS:
@@ -340,14 +331,14 @@ def _render_test(backend: str, model: str, folder: Path) -> Check:
             description = opened.description
     except (EngineError, ImportError, RuntimeError) as error:
         return Check(
-            group="self-test",
-            name=backend,
-            status="fault" if needed else "missing",
-            detail=" ".join(str(error).split()),
-            fix="pip install --force-reinstall openvino" if needed else "",
+            "self-test",
+            backend,
+            "fault" if needed else "missing",
+            " ".join(str(error).split()),
+            "pip install --force-reinstall openvino" if needed else "",
         )
     whole = rate * SELF_TEST_SIDE**2 / PIXELS_1080P
     detail = (
         f"{description}: {model} at {rate:.1f} tiles of {SELF_TEST_SIDE} px a second, about {whole:.2f} fps at 1080p"
     )
-    return Check(group="self-test", name=backend, status="ok", detail=detail)
+    return Check("self-test", backend, "ok", detail)

@@ -76,7 +76,7 @@ class Pipeline:
         )
         self._open = self._opener(usual_backend(self.settings), *self.settings.gpu_numbers[:1])
         self._opened: list[tuple[ExitStack, Backend, FrameRenderer]] = []
-        """At most one entry; one list for a pipeline and all that were restyled from it, which open and close as one."""
+        """At most one entry; one list for a pipeline and all that were restyled from it: they open and close as one."""
         self.seconds = {"probe": 0.0, "render": 0.0}
         """Time spent in each graph since the stylizer was opened."""
         self._looks = self._look_ends()

@@ -58,7 +58,7 @@ def _settings(ctx: click.Context) -> tuple[Check, set[str]]:
         defaults = load_defaults(program)
     except InputError as error:
         fix = "correct the file, or remove it"
-        return Check(group="settings", name="stylize.toml", status="fault", detail=str(error), fix=fix), {"auto"}
+        return Check("settings", "stylize.toml", "fault", str(error), fix=fix), {"auto"}
     files = ", ".join(map(str, config_files())) or "no file: every option has the default of its --help"
     models = {str(defaults.get(name, {}).get("model", "auto")) for name in ("video", "folder", "image", "preview")}
-    return Check(group="settings", name="stylize.toml", status="ok", detail=files), models
+    return Check("settings", "stylize.toml", "ok", files), models

@@ -222,7 +222,8 @@ def _by_libtiff(path: Path, tif: TiffFile, page: TiffPage) -> Stored:
                 return _coloured(path, page, np.array(image).astype(np.uint16)[..., None])
             picture, alpha = split_alpha(image)
             return Stored(image=picture, alpha=alpha)
-    if number == 0 and page.bitspersample == 16 and page.photometric == _RGB and page.planarconfig == 1:
+    plain = page.photometric == _RGB and page.planarconfig == 1 and page.compression in (5, *_ALONE)
+    if plain and number == 0 and page.bitspersample == 16:
         wide = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
         if wide is not None and wide.dtype == np.uint16 and wide.ndim == 3 and wide.shape[2] == page.samplesperpixel:
             return _coloured(path, page, wide[..., [2, 1, 0, 3][: wide.shape[2]]])
