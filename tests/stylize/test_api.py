@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import stylize.api
 from engine.spec import ModelSpec, look_weights
 from stylize import Stylizer
 from stylize.errors import OutputError
+from stylize.media.image.settings import ImageSettings
+from stylize.media.video.settings import VideoSettings
 from stylize.settings import StyleSettings
 
 
@@ -175,12 +178,23 @@ def test_it_is_opened_once_and_says_when_it_is_not(skip_model, monkeypatch):
         ("tile", 512.5, "tile is a whole number"),
         ("threads", True, "threads is a whole number, got True"),
         ("look", ["dusk"], r"look is a text, got \['dusk'\]"),
-        ("detail", float("nan"), "detail lies between"),
+        ("detail", float("nan"), "detail is a number, got nan"),
     ],
 )
 def test_settings_of_another_type_are_refused(name, value, message):
     with pytest.raises(ValueError, match=message):
         StyleSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"crf": "18"}, {"overwrite": "no"}, {"fps": "30"}, {"encoder_args": "-tune film"}, {"codec": 5}]
+)
+def test_settings_of_videos_likewise(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong)).replace("_", "-")):
+        VideoSettings(**wrong)
+    with pytest.raises(ValueError, match="quality is a whole number, got '90'"):
+        ImageSettings(quality="90")
+    assert VideoSettings(fps=30).key() == VideoSettings(fps=Fraction(30)).key()
 
 
 def test_numbers_of_numpy_and_paths_are_the_same_settings():

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Final, Literal, get_args
 
 from stylize.media.formats import READ_ONLY_SUFFIXES, WRITE_SUFFIXES
+from stylize.settings import as_declared
 
 __all__ = ["ImageSettings", "format_of"]
 
@@ -46,6 +47,7 @@ class ImageSettings:
     """Sources with more pixels are refused, undecoded: damage or malice asks for absurd sizes."""
 
     def __post_init__(self) -> None:
+        as_declared(self)
         if self.format not in get_args(ImageFormat):
             raise ValueError(f"format is one of {', '.join(get_args(ImageFormat))}, got {self.format!r}")
         if self.profile not in get_args(ProfilePolicy):
@@ -57,7 +59,7 @@ class ImageSettings:
             ("max_megapixels", 1, None),
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < low or (high is not None and value > high):
+            if value < low or (high is not None and value > high):
                 to = "up" if high is None else f"to {high}"
                 raise ValueError(f"{name} is a whole number from {low} {to}, got {value!r}")
 

@@ -316,3 +316,14 @@ def test_a_profile_without_a_way_back_does_not_make_black_pictures(tmp_path, gra
     assert "cannot be written to" in report.notes[0]
     with Image.open(tmp_path / "b.png") as image:
         assert np.abs(np.asarray(image).astype(int) - picture.data).max() <= 1
+
+
+def test_animated_webp_is_refused_with_a_way_on(tmp_path, gradient):
+    from stylize.media.video.probe import probe_video
+
+    frames = [Image.fromarray(np.roll(gradient, 9 * number, axis=1)) for number in range(3)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match="animation of 3 frames, not a photo: save it as MP4 or GIF"):
+        read_image(tmp_path / "a.webp")
+    with pytest.raises(InputError, match="does not decode WebP animations: save it as MP4 or GIF"):
+        probe_video(tmp_path / "a.webp")
