@@ -12,7 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DESCRIPTIVE", "SUB_DIRECTORIES", "descriptive_entries", "exif_as_shown", "orientation_of"]
+__all__ = [
+    "DESCRIPTIVE",
+    "EXIF_IFD",
+    "INTEROP_IFD",
+    "SUB_DIRECTORIES",
+    "descriptive_entries",
+    "exif_as_shown",
+    "orientation_of",
+]
 
 ORIENTATION: Final = 0x0112
 EXIF_IFD: Final = 0x8769

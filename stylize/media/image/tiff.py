@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from stylize.errors import InputError, OutputError
 from stylize.files import shown
-from stylize.media.image.exif import DESCRIPTIVE, SUB_DIRECTORIES, descriptive_entries
+from stylize.media.image.exif import DESCRIPTIVE, EXIF_IFD, INTEROP_IFD, SUB_DIRECTORIES, descriptive_entries
 from stylize.media.image.metadata import Metadata, iptc_from_photoshop
 from stylize.media.image.opened import check_size, decoding, pillow
 from stylize.media.image.samples import Stored, at_depth, split_alpha
@@ -260,29 +260,18 @@ def _metadata(tif: TiffFile, page: TiffPage, notes: list[str]) -> Metadata:
 
 def _exif(tif: TiffFile, offset: int) -> bytes | None:
     """An EXIF block of the tags that tell about the photo, or None where there are none."""
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
-    order = b"II" if tif.byteorder == "<" else b"MM"
-    version = 43 if tif.is_bigtiff else 42
-    head = order + struct.pack(tif.byteorder + "HI", version, 8) + bytes(8 if tif.is_bigtiff else 0)
-
-    def load(at: int, group: int | None = None) -> tuple[dict[int, Any], dict[int, int]]:
-        directory = ImageFileDirectory_v2(head, group=group)
-        tif.filehandle.seek(at)
-        directory.load(tif.filehandle)  # type: ignore[arg-type]  # a file to all intents
-        values = dict(directory.items())
-        for tag in SUB_DIRECTORIES & values.keys():
-            values[tag] = load(values[tag], tag)[0]
-        return values, directory.tagtype
+    from PIL.Image import Exif
 
     with pillow():
-        values, kinds = load(offset)
-        kept = ImageFileDirectory_v2(order + struct.pack(tif.byteorder + "HI", 42, 8))
-        for tag in sorted(DESCRIPTIVE & values.keys()):
-            if tag not in SUB_DIRECTORIES:
-                kept.tagtype[tag] = kinds[tag]
-            kept[tag] = values[tag]
-        return order + struct.pack(tif.byteorder + "HI", 42, 8) + kept.tobytes(8) if len(kept) else None
+        found, kept = Exif(), Exif()
+        found.endian = kept.endian = tif.byteorder
+        found.bigtiff = tif.is_bigtiff
+        found.load_from_fp(tif.filehandle, offset)  # type: ignore[arg-type]  # a file to all intents
+        for tag in sorted(DESCRIPTIVE & found.keys()):
+            kept[tag] = dict(found.get_ifd(tag)) if tag in SUB_DIRECTORIES else found[tag]
+        if INTEROP_IFD in kept.get(EXIF_IFD, {}):
+            kept[EXIF_IFD][INTEROP_IFD] = found.get_ifd(INTEROP_IFD)
+        return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
 
 
 def write_tiff(pixels: Samples, metadata: Metadata, level: int) -> bytes:

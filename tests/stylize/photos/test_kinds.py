@@ -177,6 +177,23 @@ def test_grey_heic_of_10_bits(tmp_path, cases):
     assert np.array_equal(read_image(cases / "L_10__128x128.heif").data, rgb(eight(stored, 1023)))
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_the_tags_of_a_tiff_reach_every_format(tmp_path, gradient, suffix):
+    exif = Image.Exif()
+    exif[271], exif[306], exif[274] = "Maker", "2024:05:06 07:08:09", 1
+    exif.get_ifd(0x8769).update({0x9003: "2024:05:06 07:08:09", 0x829A: 0.01, 0x927C: b"NOTE", 0xA005: {1: "R98"}})
+    exif.get_ifd(0x8825).update({1: "N", 2: (46.0, 30.0, 15.5)})
+    exif[0x8769] = exif[0x8825] = 0  # so that Pillow writes the two
+    Image.fromarray(gradient).save(tmp_path / "a.tif", exif=exif, dpi=(300, 300))
+    stylize_image(tmp_path / "a.tif", tmp_path / f"b{suffix}", np.array, ImageSettings())
+    with Image.open(tmp_path / f"b{suffix}") as image:
+        kept = image.getexif()
+        assert kept[271] == "Maker" and kept[306] == "2024:05:06 07:08:09"
+        assert kept.get_ifd(0x8769)[0x829A] == pytest.approx(0.01) and kept.get_ifd(0x8769)[0x927C] == b"NOTE"
+        assert kept.get_ifd(0xA005)[1] == "R98" and kept.get_ifd(0x8825)[2] == (46.0, 30.0, 15.5)
+        assert [round(value) for value in image.info["dpi"]] == [300, 300]
+
+
 def chunk(kind, body):
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
