@@ -309,7 +309,8 @@ def _render_test(backend: str, model: str, folder: Path) -> Check:
     from engine.backends.base import BackendOptions
     from engine.backends.tensorrt import TensorRtBackend
     from engine.choice import open_backend
-    from engine.spec import ModelSpec, look_weights
+    from engine.probing import usual_conditions
+    from engine.spec import ModelSpec
 
     needed = backend == "openvino"
     rng = np.random.default_rng(0)
@@ -321,11 +322,11 @@ def _render_test(backend: str, model: str, folder: Path) -> Check:
             else open_backend(folder, name=backend)
         )
         with backends as opened:
-            statistics = opened.probe(tile, look_weights(opened.spec, opened.spec.usual_look))
-            opened.render(tile, statistics)  # compiles
+            conditions = usual_conditions(opened, tile, opened.spec.usual_look)
+            opened.render(tile, conditions)  # compiles
             count, began = 0, time.perf_counter()
             while time.perf_counter() - began < SELF_TEST_SECONDS:
-                opened.render(tile, statistics)
+                opened.render(tile, conditions)
                 count += 1
             rate = count / (time.perf_counter() - began)
             description = opened.description

@@ -1,15 +1,10 @@
-"""Files that appear whole or not at all: written beside their place, flushed to the disk, then renamed.
-
-The rules are those of `engine.files`, which this package does not import.
-"""
+"""What this package writes: by the rules of `engine.files`, with errors of one line."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 from pathlib import Path
 
+from engine.files import new_file
 from training.errors import TrainingError
 
 __all__ = ["write_bytes", "write_text"]
@@ -26,17 +21,10 @@ def write_bytes(
 
     Raises `error`, with the remedy, where that cannot be done; the file is as it was then.
     """
-    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with new_file(path, overwrite=True, several=True) as part:
+            part.write_bytes(data)
     except OSError as problem:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise error(f"{path} could not be written ({problem}): {remedy}") from problem
 
 
