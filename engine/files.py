@@ -74,7 +74,7 @@ def _name(part: Path, path: Path) -> None:
 
 def _flush(path: Path) -> None:
     """Bring a file's bytes to the disk."""
-    with path.open("rb+") as file:
+    with path.open("rb" if os.name == "posix" else "rb+") as file:  # Windows flushes what may be written alone
         os.fsync(file.fileno())
 
 

@@ -57,11 +57,12 @@ def is_tiff(path: Path) -> bool:
 
 
 def tiff_size(path: Path) -> tuple[int, int]:
-    """Width and height as stored; InputError where there is no photo in the file."""
+    """Width and height as stored; InputError where there is no photo in the file, or one of a kind that is not read."""
     from tifffile import TiffFile
 
     with decoding(path), TiffFile(path) as tif:
         page = _photo(path, tif)
+        _check_kind(path, page)
         return page.imagewidth, page.imagelength
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from stylize.errors import InputError
 from stylize.media.image import tiff
-from stylize.media.image.read import read_image
+from stylize.media.image.read import image_size, read_image
 from stylize.media.image.settings import ImageSettings
 from stylize.photos.job import stylize_image
 
@@ -139,8 +139,9 @@ def test_of_several_pages_the_photo_counts(tmp_path, gradient, cases):
     exif = Image.Exif()
     exif.load(picture.metadata.exif)
     assert exif[271] == "Maker"
-    with pytest.raises(InputError, match="raw data: develop it first"):
-        read_image(cases / "x.dng")
+    for read in (read_image, image_size):
+        with pytest.raises(InputError, match="raw data: develop it first"):
+            read(cases / "x.dng")
 
 
 @pytest.mark.parametrize("photometric", ["palette", "separated"])
