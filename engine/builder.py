@@ -15,6 +15,7 @@ import numpy.typing as npt
 from engine.backends.base import BackendOptions
 from engine.conditions import grid_shape
 from engine.errors import BuildCancelled, OutOfMemoryError, PlanError
+from engine.files import new_file
 from engine.graph_writer import EXACT
 from engine.metrics import psnr
 from engine.probing import usual_conditions
@@ -190,10 +191,8 @@ class Builder:
 
     def _write_timings(self, timings: Any, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.name}.part")
-            part.write_bytes(bytes(timings.serialize()))
-            part.replace(path)
+            with new_file(path, overwrite=True, several=True) as part:
+                part.write_bytes(bytes(timings.serialize()))
         except OSError as error:
             log.warning("%s cannot be written (%s): the next build times its kernels again", path, error.strerror)
 

@@ -44,6 +44,8 @@ from engine.shader import CONTROLS
 __all__ = ["F32", "ModelSpec", "look_weights", "sha256"]
 
 FORMAT = "firewatch-model-1"
+MOST_WEIGHT = 1e6
+"""Weights of the looks of a mixture add up to less."""
 
 F32 = npt.NDArray[np.float32]
 
@@ -187,9 +189,12 @@ def look_weights(spec: ModelSpec, look: str) -> F32:
         name, _, amount = part.strip().partition("=")
         if name not in spec.looks:
             raise ValueError(f"unknown look {name!r}; {spec.name} has {', '.join(spec.looks)}")
-        weights[spec.looks.index(name)] += float(amount) if amount else 1.0
-    if not weights.sum() > 0 or weights.min() < 0:
-        raise ValueError(f"look weights must be positive, got {look!r}")
+        try:
+            weights[spec.looks.index(name)] += min(float(amount or 1), MOST_WEIGHT)
+        except ValueError as error:
+            raise ValueError(f"the weight of a look is a number, such as dusk=0.7, got {look!r}") from error
+    if not 0 < weights.sum() < MOST_WEIGHT or weights.min() < 0:
+        raise ValueError(f"the weights of looks are positive numbers, such as dusk=0.7,night=0.3, got {look!r}")
     return np.asarray(weights / weights.sum(), np.float32)
 
 

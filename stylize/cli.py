@@ -5,8 +5,11 @@ Only click is imported here, so that ``stylize --help`` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -191,13 +194,34 @@ def _set_up_logging(verbosity: int, log_file: Path | None) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def _open_standard_streams() -> None:
+    """Let what a shell closed (``2>&-``) lead nowhere, lest a file of ours takes its number; names hold any bytes."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+
+
+def _drop_output() -> None:
+    """Let what is still to be written to a full disk or a closed pipe go nowhere: Python would complain at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Entry point: errors of the world outside become one line and exit code 1."""
     from engine.errors import EngineError
     from stylize.errors import StylizeError
 
+    _open_standard_streams()
     try:
         code = stylize.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -210,4 +234,12 @@ def main() -> None:
         code = 1
     except BrokenPipeError:
         code = 141
+        _drop_output()
+    except OSError as error:
+        logging.getLogger(__name__).debug("failed", exc_info=True)
+        click.echo(
+            f"Error: {error.filename or 'the output'}: {error.strerror or error}: check space and permissions", err=True
+        )
+        code = 1
+        _drop_output()
     sys.exit(code if isinstance(code, int) else 0)

@@ -11,33 +11,40 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
 from engine.openvino_module import import_openvino
 from stylize.errors import StylizeError
 
+if TYPE_CHECKING:
+    from engine.backends.base import Backend
+
 __all__ = ["Check", "examine"]
 
 PACKAGE = "firewatch-stylizer"
-NEEDED = ("numpy", "opencv-python-headless", "Pillow", "pillow-heif", "av", "ffmpeg-python", "onnx", "safetensors")
+AGAIN = "pip install --force-reinstall --no-deps . in the program's folder"
+"""Puts the models that come with the program back."""
 ENCODERS = {"libx264": "H.264", "libx265": "HEVC", "libsvtav1": "AV1", "prores_ks": "ProRes", "h264_nvenc": "NVENC"}
 SELF_TEST_SECONDS = 2.0
 SELF_TEST_SIDE = 256
 PIXELS_1080P = 1920 * 1080
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Check:
     """What one look at the machine found."""
 
     group: str
-    """Python, ffmpeg, OpenVINO, MNN, GPU, models, self-test."""
+    """Python, settings, ffmpeg, OpenVINO, MNN, GPU, models, self-test."""
     name: str
     status: str
     """``ok``; ``missing`` (optional, not there); ``fault`` (needed, and broken or not there)."""
@@ -51,8 +58,11 @@ class Check:
         return asdict(self)
 
 
-def examine(*, self_test: bool = True) -> Iterator[Check]:
-    """All checks in turn; one that fails unexpectedly is reported as a fault and does not stop the rest."""
+def examine(*, self_test: bool = True, models: Collection[str] = ("auto",)) -> Iterator[Check]:
+    """All checks in turn; one that fails unexpectedly is reported as a fault and does not stop the rest.
+
+    `models` are those that the commands take where none is named: each has to be there.
+    """
     checks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("Python", _python),
         ("ffmpeg", _ffmpeg),
@@ -61,7 +71,7 @@ def examine(*, self_test: bool = True) -> Iterator[Check]:
         ("GPU", _torch),
         ("GPU", _tensorrt),
         ("cluster", _cluster),
-        ("models", _models),
+        ("models", lambda: _models(models)),
     ]
     if self_test:
         checks.append(("self-test", _self_test))
@@ -70,7 +80,7 @@ def examine(*, self_test: bool = True) -> Iterator[Check]:
             yield from check()
         except Exception as error:  # a doctor must not die of what it finds
             what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            yield Check(group=group, name="check", status="fault", detail=what, fix="report this as a fault")
+            yield Check(group, "check", "fault", what, "report this as a fault")
 
 
 def _version(package: str) -> str | None:
@@ -83,20 +93,49 @@ def _version(package: str) -> str | None:
 def _python() -> Iterator[Check]:
     fits = sys.version_info >= (3, 10)
     yield Check(
-        group="Python",
-        name="Python",
-        status="ok" if fits else "fault",
-        detail=f"{platform.python_version()} on {platform.platform(terse=True)}, {os.cpu_count()} CPUs",
-        fix="" if fits else "install Python 3.10 or newer",
+        "Python",
+        "Python",
+        "ok" if fits else "fault",
+        f"{platform.python_version()} on {platform.platform(terse=True)}, {os.cpu_count()} CPUs",
+        "" if fits else "install Python 3.10 or newer",
     )
-    missing = [name for name in NEEDED if _version(name) is None and not _also(name)]
+    needed = _requirements()
+    missing = [line for line in needed if _version(_name(line)) is None and not _also(line)]
+    found = f"missing: {', '.join(missing)}" if missing else f"all {len(needed)} that are needed"
     yield Check(
-        group="Python",
-        name="packages",
-        status="fault" if missing else "ok",
-        detail=f"missing: {', '.join(missing)}" if missing else f"all {len(NEEDED)} that are needed",
-        fix=f"pip install {' '.join(missing)}" if missing else "",
+        "Python",
+        "packages",
+        "ok" if needed and not missing else "fault",
+        found if needed else "the program itself is not installed",
+        _install(missing) if missing else "" if needed else "pip install . in the program's folder",
     )
+    codecs = _version("imagecodecs")
+    detail = codecs or "not installed: needed for TIFF in rarer compressions"
+    yield Check("Python", "imagecodecs", "ok" if codecs else "missing", detail, "" if codecs else _extra("tiff"))
+
+
+def _requirements(extra: str = "") -> list[str]:
+    """What setup.py asks for, or one of its extras, without what other systems need alone."""
+    try:
+        lines = importlib.metadata.requires(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    wanted = f'extra == "{extra}"' if extra else ""
+    parts = [line.partition(";") for line in lines]
+    return [line.strip() for line, _, marker in parts if marker.strip() == wanted]
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+
+
+def _install(requirements: Iterable[str]) -> str:
+    """The command that installs them; works in any folder, and names nothing but what is published."""
+    return " ".join(["pip install", *(shlex.quote(line) for line in requirements)])
+
+
+def _extra(name: str) -> str:
+    return _install(_requirements(name)) if _requirements() else f"pip install '.[{name}]' in the program's folder"
 
 
 def _also(name: str) -> bool:
@@ -110,35 +149,33 @@ def _ffmpeg() -> Iterator[Check]:
     try:
         found = find_ffmpeg()
     except StylizeError as error:
-        yield Check(group="ffmpeg", name="ffmpeg", status="fault", detail=str(error), fix="pip install imageio-ffmpeg")
+        yield Check("ffmpeg", "ffmpeg", "fault", str(error), "pip install imageio-ffmpeg")
         return
     bundled = "imageio_ffmpeg" in found.path
     source = OVERRIDE if os.environ.get(OVERRIDE) else "imageio-ffmpeg" if bundled else "the system's"
-    yield Check(group="ffmpeg", name="ffmpeg", status="ok", detail=f"{found.version}, {source}: {found.path}")
+    yield Check("ffmpeg", "ffmpeg", "ok", f"{found.version}, {source}: {found.path}")
     have = [f"{kind} ({name})" for name, kind in ENCODERS.items() if name in found.encoders]
     usual = "libx264" in found.encoders
     yield Check(
-        group="ffmpeg",
-        name="encoders",
-        status="ok" if usual else "fault",
-        detail=", ".join(have) or "none",
-        fix="" if usual else "pip install imageio-ffmpeg, which brings a fuller ffmpeg",
+        "ffmpeg",
+        "encoders",
+        "ok" if usual else "fault",
+        ", ".join(have) or "none",
+        "" if usual else "pip install imageio-ffmpeg, which brings a fuller ffmpeg",
     )
 
 
 def _openvino() -> Iterator[Check]:
     version = _version("openvino")
     if version is None:
-        yield Check(
-            group="OpenVINO", name="OpenVINO", status="fault", detail="not installed", fix="pip install openvino"
-        )
+        yield Check("OpenVINO", "OpenVINO", "fault", "not installed", "pip install openvino")
         return
     core = import_openvino().Core()
     for device in core.available_devices:
         name = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
         abilities = [a.lower() for a in core.get_property(device, "OPTIMIZATION_CAPABILITIES") if a in ("BF16", "FP16")]
         fast = f", fast in {' and '.join(abilities)}" if abilities else ""
-        yield Check(group="OpenVINO", name=device, status="ok", detail=f"{name}{fast} (OpenVINO {version})")
+        yield Check("OpenVINO", device, "ok", f"{name}{fast} (OpenVINO {version})")
 
 
 def _mnn() -> Iterator[Check]:
@@ -148,48 +185,44 @@ def _mnn() -> Iterator[Check]:
     better = cpu_has_bf16()
     usual = "OpenVINO is the faster one on this CPU" if better else "faster here for wide generators such as full"
     yield Check(
-        group="MNN",
-        name="MNN",
-        status="ok" if version or better else "missing",
-        detail=f"{version or 'not installed'}: {usual}",
-        fix="" if version or better else f"pip install '{PACKAGE}[cpu]'",
+        "MNN",
+        "MNN",
+        "ok" if version or better else "missing",
+        f"{version or 'not installed'}: {usual}",
+        "" if version or better else _extra("cpu"),
     )
 
 
 def _torch() -> Iterator[Check]:
     if importlib.util.find_spec("torch") is None:
         yield Check(
-            group="GPU",
-            name="torch",
-            status="missing",
-            detail="not installed: needed for training, and for AMD and Apple GPUs",
-            fix=f"pip install '{PACKAGE}[torch]'",
+            "GPU", "torch", "missing", "not installed: needed for training, and for AMD and Apple GPUs", _extra("torch")
         )
         return
     import torch
 
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        yield Check(group="GPU", name="torch", status="ok", detail=f"{torch.__version__}, CUDA: {names}")
+        yield Check("GPU", "torch", "ok", f"{torch.__version__}, CUDA: {names}")
     elif torch.backends.mps.is_available():
-        yield Check(group="GPU", name="torch", status="ok", detail=f"{torch.__version__}, Apple GPU")
+        yield Check("GPU", "torch", "ok", f"{torch.__version__}, Apple GPU")
     else:
         built = torch.version.cuda
         why = f"built for CUDA {built}, but no device answers" if built else "built for the CPU alone"
         fix = "check the driver with nvidia-smi" if built else "on a machine with a GPU: see pytorch.org for its build"
-        yield Check(group="GPU", name="torch", status="missing", detail=f"{torch.__version__}, {why}", fix=fix)
+        yield Check("GPU", "torch", "missing", f"{torch.__version__}, {why}", fix)
 
 
 def _tensorrt() -> Iterator[Check]:
-    extra = f"pip install '{PACKAGE}[tensorrt]'"
+    extra = _extra("tensorrt")
     for package, what in (("tensorrt", "TensorRT"), ("pycuda", "pycuda")):
         version = _version(package)
         yield Check(
-            group="GPU",
-            name=what,
-            status="ok" if version else "missing",
-            detail=version or "not installed: needed for full speed on NVIDIA GPUs",
-            fix="" if version else extra,
+            "GPU",
+            what,
+            "ok" if version else "missing",
+            version or "not installed: needed for full speed on NVIDIA GPUs",
+            "" if version else extra,
         )
     if importlib.util.find_spec("pycuda") is not None:
         from engine.trt.cuda import CudaDevice, device_count
@@ -198,31 +231,39 @@ def _tensorrt() -> Iterator[Check]:
             for index in range(device_count()):
                 with CudaDevice(index) as device:
                     detail = f"{device.name}, compute capability {device.capability}"
-                yield Check(group="GPU", name=f"cuda:{index}", status="ok", detail=detail)
+                yield Check("GPU", f"cuda:{index}", "ok", detail)
         except EngineError as error:
-            yield Check(group="GPU", name="CUDA", status="missing", detail=str(error), fix="nvidia-smi")
+            yield Check("GPU", "CUDA", "missing", str(error), "nvidia-smi")
     from engine.trt.plan import PlanCache
 
     cache = PlanCache()
     records = cache.records()
     for folder, record in records:
         detail = f"{record.model}: {record.machine} ({folder})"
-        yield Check(group="GPU", name="plan", status="ok", detail=detail)
+        yield Check("GPU", "plan", "ok", detail)
     if not records and _version("tensorrt"):
         detail = f"none in {cache.plans}: a model's first run builds one, which takes minutes"
-        yield Check(group="GPU", name="plans", status="missing", detail=detail, fix="build-engine")
+        yield Check("GPU", "plans", "missing", detail, "build-engine")
 
 
 def _cluster() -> Iterator[Check]:
     version = _version("ray")
     detail = version or "not installed: needed for --ray alone"
-    fix = "" if version else f"pip install '{PACKAGE}[ray]'"
-    yield Check(group="cluster", name="Ray", status="ok" if version else "missing", detail=detail, fix=fix)
+    fix = "" if version else _extra("ray")
+    yield Check("cluster", "Ray", "ok" if version else "missing", detail, fix)
 
 
-def _models() -> Iterator[Check]:
-    from engine.model_store import all_models
+def _models(needed: Collection[str]) -> Iterator[Check]:
+    from engine.model_store import all_models, find_model
     from engine.spec import ModelSpec
+    from stylize.model_choice import AUTO, CHOICES
+
+    for name in sorted({each for model in needed for each in (CHOICES if model == AUTO else (model,))}):
+        try:
+            find_model(name)
+        except EngineError as error:
+            fix = AGAIN if name in CHOICES else "choose another: stylize models set-default NAME"
+            yield Check("models", f"default {name}", "fault", str(error), fix)
 
     entries = all_models()
     for entry in entries:
@@ -230,21 +271,15 @@ def _models() -> Iterator[Check]:
             spec = ModelSpec.load(entry.folder)
             spec.verify(entry.folder)
         except EngineError as error:
-            again = f"pip install --force-reinstall {PACKAGE}" if entry.shipped else "stylize models import it again"
-            yield Check(group="models", name=entry.name, status="fault", detail=str(error), fix=again)
+            again = AGAIN if entry.shipped else "stylize models import it again"
+            yield Check("models", entry.name, "fault", str(error), again)
             continue
         kind = "shipped" if entry.shipped else "yours"
         render = (spec.hashes or {}).get("render.onnx", "none")[:12]
         detail = f"{kind}, hashes right (render.onnx {render}), looks: {', '.join(spec.looks)}"
-        yield Check(group="models", name=entry.name, status="ok", detail=detail)
+        yield Check("models", entry.name, "ok", detail)
     if not entries:
-        yield Check(
-            group="models",
-            name="models",
-            status="fault",
-            detail="none",
-            fix=f"pip install --force-reinstall {PACKAGE}, or: stylize models import CHECKPOINT",
-        )
+        yield Check("models", "models", "fault", "none", f"{AGAIN}, or: stylize models import CHECKPOINT")
 
 
 def _self_test() -> Iterator[Check]:
@@ -261,7 +296,7 @@ def _self_test() -> Iterator[Check]:
             continue
         sizes.append((spec.program.flops(SELF_TEST_SIDE, SELF_TEST_SIDE), entry.name, entry.folder))
     if not sizes:
-        yield Check(group="self-test", name="render", status="fault", detail="no model to test with", fix="see models")
+        yield Check("self-test", "render", "fault", "no model to test with", "see models")
         return
     _, name, folder = min(sizes)
     for backend in BACKENDS:
@@ -271,14 +306,22 @@ def _self_test() -> Iterator[Check]:
 def _render_test(backend: str, model: str, folder: Path) -> Check:
     import numpy as np
 
+    from engine.backends.base import BackendOptions
+    from engine.backends.tensorrt import TensorRtBackend
     from engine.choice import open_backend
     from engine.probing import usual_conditions
+    from engine.spec import ModelSpec
 
     needed = backend == "openvino"
     rng = np.random.default_rng(0)
     tile: Any = rng.integers(0, 256, (1, SELF_TEST_SIDE, SELF_TEST_SIDE, 3), dtype=np.uint8)
     try:
-        with open_backend(folder, name=backend) as opened:
+        backends: AbstractContextManager[Backend] = (
+            TensorRtBackend(folder, ModelSpec.load(folder), BackendOptions())  # builds no plan, which takes minutes
+            if backend == "tensorrt"
+            else open_backend(folder, name=backend)
+        )
+        with backends as opened:
             conditions = usual_conditions(opened, tile, opened.spec.usual_look)
             opened.render(tile, conditions)  # compiles
             count, began = 0, time.perf_counter()
@@ -289,14 +332,14 @@ def _render_test(backend: str, model: str, folder: Path) -> Check:
             description = opened.description
     except (EngineError, ImportError, RuntimeError) as error:
         return Check(
-            group="self-test",
-            name=backend,
-            status="fault" if needed else "missing",
-            detail=" ".join(str(error).split()),
-            fix="pip install --force-reinstall openvino" if needed else "",
+            "self-test",
+            backend,
+            "fault" if needed else "missing",
+            " ".join(str(error).split()),
+            "pip install --force-reinstall openvino" if needed else "",
         )
     whole = rate * SELF_TEST_SIDE**2 / PIXELS_1080P
     detail = (
         f"{description}: {model} at {rate:.1f} tiles of {SELF_TEST_SIDE} px a second, about {whole:.2f} fps at 1080p"
     )
-    return Check(group="self-test", name=backend, status="ok", detail=detail)
+    return Check("self-test", backend, "ok", detail)

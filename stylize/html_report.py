@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylize import __version__
 from stylize.errors import OutputError, StylizeError
+from stylize.files import write_bytes
 from stylize.html_assets import CSS, SCRIPT
 
 if TYPE_CHECKING:
@@ -90,16 +91,7 @@ def write_report(
 ) -> None:
     """Write the page in one go.  OutputError where that cannot be done."""
     text = page(title, list(entries), settings, seconds=seconds, made=datetime.now().astimezone())
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)  # noqa: PTH105  replaces an older report
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"the report {path} cannot be written ({error.strerror or error}): make room there"
-        ) from error
+    write_bytes(path, text.encode(), overwrite=True)  # replaces an older report
 
 
 def page(title: str, entries: Sequence[Entry], settings: Mapping[str, Any], *, seconds: float, made: datetime) -> str:

@@ -7,11 +7,13 @@ import logging
 from engine.choice import CPU_BACKENDS, choose_backend
 from stylize.settings import StyleSettings
 
-__all__ = ["AUTO", "choose_model", "usual_backend"]
+__all__ = ["AUTO", "CHOICES", "choose_model", "usual_backend"]
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
+CHOICES = ("light", "full")
+"""What it may mean."""
 
 
 def usual_backend(settings: StyleSettings) -> str:

@@ -77,9 +77,8 @@ class Pipeline:
             plan=None if self.settings.plan is None else Path(self.settings.plan),
         )
         self._open = self._opener(usual_backend(self.settings), *self.settings.gpu_numbers[:1])
-        self._opened: ExitStack | None = None
-        self.backend: Backend
-        """What renders, while the stylizer is open; of several GPUs the first."""
+        self._opened: list[tuple[ExitStack, Backend, FrameRenderer]] = []
+        """At most one entry; one list for a pipeline and all that were restyled from it: they open and close as one."""
         self.seconds = {"probe": 0.0, "render": 0.0}
         """Time spent in each graph since the stylizer was opened."""
         self._looks = self._look_ends()
@@ -125,14 +124,14 @@ class Pipeline:
         self.__exit__(None, None, None)
 
     def __enter__(self: P) -> P:
-        if self._opened is not None:  # with Stylizer.open(...)
+        if self._opened:  # with Stylizer.open(...)
             return self
         with ExitStack() as stack:
-            self.backend = stack.enter_context(self._open)
-            others = [self._opener(self.backend.name, gpu) for gpu in self.settings.gpu_numbers[1:]]
-            backends = [self.backend, *(stack.enter_context(other) for other in others)]
-            self._renderer = FrameRenderer(backends)
-            self._opened = stack.pop_all()
+            first = stack.enter_context(self._open)
+            others = [self._opener(first.name, gpu) for gpu in self.settings.gpu_numbers[1:]]
+            backends = [first, *(stack.enter_context(other) for other in others)]
+            renderer = FrameRenderer(backends)
+            self._opened.append((stack.pop_all(), first, renderer))
         for backend in backends:
             log.info("%s", backend.description)
         if self._chosen_for_gpu and self.backend.name in CPU_BACKENDS:
@@ -142,22 +141,38 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        if self._opened:
+            self._opened.pop()[0].close()
 
     def image(self, image: Image) -> Image:
         """Stylize one picture, RGB uint8 ``(H, W, 3)`` of any size; the result has the same size.
 
         Raises ValueError for another shape or dtype, or when the stylizer is not open.
         """
-        if self._opened is None:
-            raise ValueError("the stylizer is not open: use it in a 'with' block, or begin with Stylizer.open")
+        self._check_open()
+        if not isinstance(image, np.ndarray):
+            found = type(image).__name__  # type: ignore[unreachable]  # callers need not check types
+            raise ValueError(f"an image is a numpy array, got {found}: for Pillow's, np.asarray(image.convert('RGB'))")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"an image is RGB uint8 (H, W, 3), got {image.dtype} {image.shape}")
         if self.settings.strength == 0:
             return image.copy()
         return self.render(image, self.probe(image))
+
+    def _check_open(self) -> None:
+        if not self._opened:
+            raise ValueError("the stylizer is not open: use it in a 'with' block, or begin with Stylizer.open")
+
+    @property
+    def backend(self) -> Backend:
+        """What renders; of several GPUs the first.  ValueError when the stylizer is not open."""
+        self._check_open()
+        return self._opened[0][1]
+
+    @property
+    def _renderer(self) -> FrameRenderer:
+        self._check_open()
+        return self._opened[0][2]
 
     def look_at(self, position: float) -> F32:
         """Look weights ``(K,)`` at a position 0..1 of a video."""

@@ -5,12 +5,45 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import numbers
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any
 
-__all__ = ["BASE_SIDE", "StyleSettings"]
+__all__ = ["BASE_SIDE", "StyleSettings", "as_declared"]
 
 BASE_SIDE = 1920
 """Long side in pixels at which detail 1 works."""
+
+
+_KINDS: list[tuple[str, Any, Any, str]] = [
+    ("tuple", (tuple, list), tuple, "a list"),
+    ("bool", bool, bool, "True or False"),
+    ("Fraction", numbers.Real, Fraction, "a number"),
+    ("str", (str, PurePath), str, "a text"),
+    ("int", numbers.Integral, int, "a whole number"),
+    ("float", numbers.Real, float, "a number"),
+]
+"""What a field's declaration names, what is taken for it, what it becomes, and what that is called."""
+
+
+def as_declared(settings: Any) -> None:
+    """Bring the fields of a frozen dataclass to their declared types; ValueError for what is of another kind.
+
+    A path may stand for its text, and numpy's numbers for Python's.
+    """
+    for field in dataclasses.fields(settings):
+        value, declared = getattr(settings, field.name), str(field.type)
+        kind = next((kind for kind in _KINDS if kind[0] in declared), None)
+        if kind is None or (value is None and "None" in declared):
+            continue
+        name, allowed, exact, words = kind
+        endless = isinstance(value, float) and not math.isfinite(value)
+        if endless or not isinstance(value, allowed) or (isinstance(value, bool) and name != "bool"):
+            raise ValueError(f"{field.name.replace('_', '-')} is {words}, got {value!r}")
+        object.__setattr__(settings, field.name, exact(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +83,7 @@ class StyleSettings:
     """Video: weight 0..1 of the flow-guided filter (`stylize.video.flow`), against flicker that smoothing leaves."""
 
     def __post_init__(self) -> None:
+        as_declared(self)
         for name in ("strength", "keep_color", "stabilize"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name.replace('_', '-')} lies between 0 and 1, got {getattr(self, name)}")

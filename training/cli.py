@@ -47,9 +47,7 @@ def one_line_errors(function: F) -> F:
         except ModuleNotFoundError as error:
             if error.name not in NEEDED:
                 raise
-            raise click.ClickException(
-                f"training needs {error.name}: pip install 'firewatch-stylizer[train]'"
-            ) from error
+            raise click.ClickException(f"training needs {error.name}: pip install {error.name}") from error
         except OSError as error:
             raise click.ClickException(f"{_one_line(error)}: check space and permissions, then try again") from error
         except RuntimeError as error:

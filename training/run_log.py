@@ -37,7 +37,7 @@ class RunLog:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise TrainingError(
-                    "TensorBoard is not installed: pip install 'firewatch-stylizer[tensorboard]'"
+                    "TensorBoard is not installed: pip install tensorboard"
                 ) from error
             self._board = SummaryWriter(self.path.parent / "tensorboard", purge_step=self.step)
         self._file = self.path.open("a", encoding="utf-8")

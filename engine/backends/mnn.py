@@ -68,7 +68,7 @@ class MnnBackend:
             with _quiet_stdout():
                 import MNN  # noqa: F401
         except ImportError as error:
-            raise BackendError("MNN is not installed: pip install 'firewatch-stylizer[cpu]'") from error
+            raise BackendError("MNN is not installed: pip install MNN") from error
         self._convert()
         return self
 

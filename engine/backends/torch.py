@@ -55,7 +55,7 @@ class TorchBackend:
         try:
             import torch
         except ImportError as error:
-            raise BackendError("torch is not installed: pip install 'firewatch-stylizer[torch]'") from error
+            raise BackendError("torch is not installed: pip install torch") from error
         if self.options.threads:
             torch.set_num_threads(self.options.threads)
         weights, _ = read_checkpoint(self.folder / "generator.safetensors")

@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 from engine.architecture import Program
 from engine.errors import BackendError, ModelError
 from engine.export import CHECKPOINT_FORMAT, Weights, export_model, probe_graph, render_graph
+from engine.files import new_folder
 from engine.importers.net import ImportedNet, evaluate
 from engine.metrics import psnr
 from engine.openvino_module import import_openvino
@@ -80,23 +81,16 @@ def import_model(
     if prefix is None and generator is not None:
         raise ModelError(f"{source} holds one model: a generator can be chosen of a TensorFlow checkpoint alone")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".import-") as temporary:
-            work = Path(temporary) / "model"
+        with new_folder(folder, overwrite=True) as work:
             if prefix is None:
-                report = _import(source, work, name, look)
-            else:
-                report = _import_tensorflow(prefix, work, name, look, generator)
-            if folder.exists():
-                folder.rename(Path(temporary) / "before")
-            work.rename(folder)
+                return _import(source, work, name, look)
+            return _import_tensorflow(prefix, work, name, look, generator)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ModelError(
             f"{folder} cannot be written ({reason}): free some space, or keep your models in another folder "
             "(environment variable STYLIZE_MODELS)"
         ) from error
-    return report
 
 
 def _import(source: Path, work: Path, name: str, look: str) -> ImportReport:
@@ -218,7 +212,6 @@ def _import_pair(source: Path, work: Path, name: str) -> ImportReport:
     spec.verify(source)
     for file in FILES:
         check_graph(source / file, spec)
-    work.mkdir()
     kept = [file for file in (*FILES, *OPTIONAL) if (source / file).is_file()]
     for file in kept:
         shutil.copyfile(source / file, work / file)

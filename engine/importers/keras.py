@@ -40,7 +40,7 @@ def read_keras(path: Path) -> ImportedNet:
     try:
         import h5py
     except ImportError as error:
-        raise ModelError(f"{path} needs h5py to be read: pip install 'firewatch-stylizer[keras]'") from error
+        raise ModelError(f"{path} needs h5py to be read: pip install h5py") from error
     try:
         with h5py.File(path, "r") as file:
             root = file.get("model_weights", file)

@@ -82,9 +82,7 @@ def read_tensorflow(prefix: Path, generator: str | None = None) -> ImportedNet:
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise ModelError(
-            f"{prefix} needs TensorFlow to be read: pip install 'firewatch-stylizer[tensorflow]'"
-        ) from error
+        raise ModelError(f"{prefix} needs TensorFlow to be read: pip install tensorflow") from error
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         # Most of a checkpoint is the optimiser's: only what a generator has is read.

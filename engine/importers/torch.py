@@ -36,7 +36,7 @@ def read_torch(path: Path) -> ImportedNet:
     try:
         import torch
     except ImportError as error:
-        raise ModelError(f"{path} needs torch to be read: pip install 'firewatch-stylizer[torch]'") from error
+        raise ModelError(f"{path} needs torch to be read: pip install torch") from error
     try:
         with warnings.catch_warnings():  # about old pickles, which are read or refused all the same
             warnings.simplefilter("ignore")

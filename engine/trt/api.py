@@ -41,7 +41,7 @@ def load() -> Any:
         import tensorrt as trt
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "tensorrt":
-            raise BackendError("TensorRT is not installed: pip install 'firewatch-stylizer[tensorrt]'") from error
+            raise BackendError("TensorRT is not installed: pip install tensorrt pycuda") from error
         raise BackendError(f"TensorRT cannot be loaded ({error}): install it again, for your CUDA version") from error
     parts = str(trt.__version__).split(".")
     if tuple(int(part) for part in parts[:2]) < MINIMUM:

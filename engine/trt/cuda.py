@@ -34,7 +34,7 @@ def _driver() -> Any:
     except ImportError as error:
         if "libcuda" in str(error):
             raise BackendError("no NVIDIA driver (libcuda.so.1 is missing): install one, then try again") from error
-        raise BackendError("pycuda is not installed: pip install 'firewatch-stylizer[tensorrt]'") from error
+        raise BackendError("pycuda is not installed: pip install pycuda") from error
     try:
         cuda.init()
     except cuda.Error as error:

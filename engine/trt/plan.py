@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError
+from engine.files import replace_folder
 from engine.spec import ModelSpec, sha256
 from engine.trt.api import Machine
 
@@ -289,13 +289,7 @@ class PlanCache:
     def install(self, built: Path, target: Path) -> None:
         """Put a finished folder in its place, whole or not at all."""
         with self._writable(target):
-            if target.exists():
-                old = target.with_name(f".old-{uuid.uuid4().hex}")
-                target.replace(old)
-                built.replace(target)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                built.replace(target)
+            replace_folder(built, target)
 
     def remove(self, folder: Path) -> None:
         """Delete one plan."""

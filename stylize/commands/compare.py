@@ -92,7 +92,8 @@ def _photos(source: Path, result: Path, target: Path | None, mode: str, json_: b
     import math
 
     from engine.metrics import psnr
-    from stylize.errors import InputError, OutputError
+    from stylize.errors import InputError
+    from stylize.files import new_file
     from stylize.media.image.read import read_image
     from stylize.video.comparison import composed
 
@@ -106,10 +107,8 @@ def _photos(source: Path, result: Path, target: Path | None, mode: str, json_: b
 
         if target.suffix.lower() != ".png":
             raise click.UsageError(f"a comparison of photos is a PNG, got {target.name}: choose -o NAME.png")
-        try:
-            Pil.fromarray(composed(before, after, mode)).save(target)
-        except OSError as error:
-            raise OutputError(f"{target} cannot be written ({error.strerror or error}): choose another -o") from error
+        with new_file(target, overwrite=True) as part:
+            Pil.fromarray(composed(before, after, mode)).save(part, format="PNG")
     if json_:
         click.echo(json.dumps({"psnr": None if math.isinf(distance) else distance}))
     elif not quiet:

@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from stylize.errors import InputError, OutputError
+from stylize.errors import InputError
 
 __all__ = [
     "CONFIGURED",
@@ -131,7 +131,7 @@ def _read(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        return dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        return dict(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as TOML ({error}): correct or remove it") from error
 
@@ -176,18 +176,17 @@ def _checked(path: Path, key: str, value: Any, option: click.Option, command: cl
 
 def set_user_value(key: str, value: str) -> Path:
     """Write a text value at the top of the user's file, the rest of it kept; returns the file."""
+    from stylize.files import write_bytes
+
     path = user_file()
     line = f"{key} = {json.dumps(value)}"
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
         head = re.split(r"(?m)^(?=\s*\[)", text, maxsplit=1)[0]
         tail = text[len(head) :]
         pattern = re.compile(rf"(?m)^\s*{re.escape(key)}\s*=.*$")
         head = pattern.sub(lambda _: line, head, count=1) if pattern.search(head) else f"{line}\n{head}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(head + tail, encoding="utf-8")
-        part.replace(path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}): check the folder's permissions") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
+    write_bytes(path, (head + tail).encode(), overwrite=True)
     return path

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
+
+from stylize.commands.config_file import config_files, load_defaults
+
+if TYPE_CHECKING:
+    from stylize.doctor import Check
 
 __all__ = ["doctor"]
 
@@ -23,7 +30,8 @@ def doctor(ctx: click.Context, json_: bool, self_test: bool) -> None:
     from stylize.doctor import examine
 
     checks = []
-    for check in examine(self_test=self_test):
+    settings, models = _settings(ctx)
+    for check in chain([settings], examine(self_test=self_test, models=models)):
         checks.append(check)
         if not json_:
             title = check.name if check.name == check.group else f"{check.group}: {check.name}"
@@ -38,3 +46,19 @@ def doctor(ctx: click.Context, json_: bool, self_test: bool) -> None:
     else:
         click.echo("Ready.")
     ctx.exit(1 if faults else 0)
+
+
+def _settings(ctx: click.Context) -> tuple[Check, set[str]]:
+    """Whether the files of settings can be used, and the models that they make the default."""
+    from stylize.doctor import Check
+    from stylize.errors import InputError
+
+    program = ctx.find_root().command
+    try:
+        defaults = load_defaults(program)
+    except InputError as error:
+        fix = "correct the file, or remove it"
+        return Check("settings", "stylize.toml", "fault", str(error), fix=fix), {"auto"}
+    files = ", ".join(map(str, config_files())) or "no file: every option has the default of its --help"
+    models = {str(defaults.get(name, {}).get("model", "auto")) for name in ("video", "folder", "image", "preview")}
+    return Check("settings", "stylize.toml", "ok", files), models

@@ -162,7 +162,7 @@ def _write_page(path: Path, result: FolderReport, settings: dict[str, Any], quie
 
 def _show_plan(plan: FolderPlan) -> None:
     """One line per photo, and the totals."""
-    from stylize.media.image.settings import shown
+    from stylize.files import shown
 
     for photo in plan.photos:
         click.echo(f"{shown(photo.source)} -> {shown(photo.target)}")
@@ -176,7 +176,7 @@ def _show_plan(plan: FolderPlan) -> None:
 
 def _summary(report: FolderReport, quiet: bool) -> None:
     """What became of the photos, in a few lines."""
-    from stylize.media.image.settings import shown
+    from stylize.files import shown
 
     for photo in report.photos if not quiet else ():
         for note in photo.notes:

@@ -124,7 +124,7 @@ def preview(
         f"{cell.label}: {command_for(source, dataclasses.replace(cell.settings), video=video, model=model)}"
         for cell in columns
     ]
-    _write(target, sheet, lines)
+    _write(target, sheet, lines, overwrite=overwrite)
     if not ctx.obj["quiet"]:
         click.echo("\n".join(lines))
         click.echo(f"{target}  {sheet.shape[1]} x {sheet.shape[0]}; the commands are in {target.with_suffix('.txt')}")
@@ -137,26 +137,22 @@ def _pictures(source: Path, video: bool, count: int, at: tuple[Fraction, ...]) -
         return video_pictures(source, count, at)
     if at:
         raise click.UsageError("a photo has no times: leave --at out")
+    from stylize.files import shown
     from stylize.media.image.read import read_image
 
-    return [Picture(data=read_image(source).data, label=source.name)]
+    return [Picture(data=read_image(source).data, label=shown(source.name))]
 
 
-def _write(target: Path, sheet: Image, lines: list[str]) -> None:
+def _write(target: Path, sheet: Image, lines: list[str], *, overwrite: bool) -> None:
     """The sheet with its commands inside, and beside it as text."""
     from PIL import Image as Pil
     from PIL import PngImagePlugin
 
-    from stylize.errors import OutputError
+    from stylize.files import new_file, write_bytes
 
+    text = "\n".join(lines)
     inside = PngImagePlugin.PngInfo()
-    inside.add_text("Comment", "\n".join(lines))
-    part = target.with_name(f"{target.name}.part")
-    try:
+    inside.add_text("Comment", text.encode("utf-8", "replace").decode())
+    with new_file(target, overwrite=overwrite) as part:
         Pil.fromarray(sheet).save(part, format="PNG", pnginfo=inside, compress_level=4)
-        part.replace(target)
-        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        part.replace(target.with_suffix(".txt"))
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{target} cannot be written ({error.strerror or error}): choose another with -o") from error
+    write_bytes(target.with_suffix(".txt"), f"{text}\n".encode("utf-8", "surrogateescape"), overwrite=overwrite)

@@ -15,8 +15,9 @@ from pathlib import Path
 from stylize.distributed.pool import Pool, Work
 from stylize.distributed.worker import Failed, PhotoDone
 from stylize.errors import InputError, StylizeError
-from stylize.media.image.settings import ImageSettings, shown
-from stylize.media.image.write import DiskFullError, Written, check_target, write_bytes
+from stylize.files import DiskFullError, Written, shown, write_bytes
+from stylize.media.image.settings import ImageSettings
+from stylize.media.image.write import check_target
 from stylize.photos.job import HALTS, Item, decide, entry_of, find_photos, find_work, result_key
 from stylize.photos.journal import FolderJournal
 from stylize.photos.report import FolderReport, PhotoReport, Progress

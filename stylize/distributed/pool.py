@@ -90,7 +90,7 @@ def open_pool(address: str, style: StyleSettings, *, video: bool, cpus: int | No
     try:
         import ray
     except ImportError as error:
-        raise ToolError("--ray needs Ray: pip install 'firewatch-stylizer[ray]'") from error
+        raise ToolError("--ray needs Ray: pip install 'ray[client]'") from error
     ours = not ray.is_initialized()
     if ours:
         _connect(ray, address)

@@ -101,8 +101,8 @@ class ClusterWorker:
             target: path of the result there; the suffix says the format.
             settings: how it is read and written.
         """
+        from stylize.files import shown
         from stylize.media.image.read import read_image
-        from stylize.media.image.settings import shown
         from stylize.media.image.write import write_image
 
         assert self._stylizer is not None, "open comes first"

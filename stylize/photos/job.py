@@ -21,11 +21,12 @@ from typing import Final
 
 from engine.spec import sha256
 from stylize.errors import InputError, StylizeError
+from stylize.files import DiskFullError, Written, shown
 from stylize.frame import Image
 from stylize.media.formats import READ_SUFFIXES
 from stylize.media.image.read import Picture, image_size, read_image
-from stylize.media.image.settings import ImageSettings, shown
-from stylize.media.image.write import DiskFullError, Written, check_target, write_image
+from stylize.media.image.settings import ImageSettings
+from stylize.media.image.write import check_target, write_image
 from stylize.photos.journal import Entry, FolderJournal
 from stylize.photos.report import FolderReport, PhotoReport, Progress
 from stylize.photos.scan import Scan, assign_targets, output_folder, scan_folder

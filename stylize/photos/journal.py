@@ -22,8 +22,7 @@ from typing import IO, Any
 
 from engine.spec import sha256
 from stylize.errors import OutputError, ResumeError
-from stylize.media.image.settings import shown
-from stylize.media.image.write import write_bytes
+from stylize.files import shown, write_bytes
 from stylize.photos.scan import JOURNAL_NAME
 from stylize.sharding import Shard
 

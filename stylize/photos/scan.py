@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from stylize.errors import InputError, OutputError
+from stylize.files import shown
 from stylize.media.formats import READ_SUFFIXES
-from stylize.media.image.settings import ImageSettings, shown
+from stylize.media.image.settings import ImageSettings
 from stylize.result_name import RESULT
 
 __all__ = ["JOURNAL_NAME", "OUTPUT_NAME", "Scan", "assign_targets", "output_folder", "scan_folder"]

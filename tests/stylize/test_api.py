@@ -6,14 +6,20 @@ import re
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import stylize.api
+from engine.spec import ModelSpec, look_weights
 from stylize import Stylizer
 from stylize.errors import OutputError
+from stylize.media.image.settings import ImageSettings
+from stylize.media.video.settings import VideoSettings
+from stylize.settings import StyleSettings
 
 
 def test_examples_in_docstrings_run():
@@ -139,6 +145,8 @@ def test_the_package_says_that_it_is_typed():
         (np.zeros((4, 4), np.uint8), r"got uint8 \(4, 4\)"),
         (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
+        (Image.new("RGB", (8, 8)), r"a numpy array, got Image: .*np\.asarray"),
+        ([[[0, 0, 0]]], "a numpy array, got list"),
     ],
 )
 def test_what_is_no_picture_is_refused(skip_model, image, message):
@@ -160,3 +168,54 @@ def test_it_is_opened_once_and_says_when_it_is_not(skip_model, monkeypatch):
     with pytest.raises(ValueError, match="not open"):
         stylizer.image(picture)
     stylizer.close()  # twice does no harm
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("strength", "1", "strength is a number, got '1'"),
+        ("keep_color", None, "keep-color is a number, got None"),
+        ("tile", 512.5, "tile is a whole number"),
+        ("threads", True, "threads is a whole number, got True"),
+        ("look", ["dusk"], r"look is a text, got \['dusk'\]"),
+        ("detail", float("nan"), "detail is a number, got nan"),
+    ],
+)
+def test_settings_of_another_type_are_refused(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        StyleSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"crf": "18"}, {"overwrite": "no"}, {"fps": "30"}, {"encoder_args": "-tune film"}, {"codec": 5}]
+)
+def test_settings_of_videos_likewise(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong)).replace("_", "-")):
+        VideoSettings(**wrong)
+    with pytest.raises(ValueError, match="quality is a whole number, got '90'"):
+        ImageSettings(quality="90")
+    assert VideoSettings(fps=30).key() == VideoSettings(fps=Fraction(30)).key()
+
+
+def test_numbers_of_numpy_and_paths_are_the_same_settings():
+    given = StyleSettings(model=Path("a/b"), strength=np.float64(0.5), tile=np.int64(512), detail=1)
+    assert given.key() == StyleSettings(model="a/b", strength=0.5, tile=512, detail=1.0).key()
+
+
+def test_what_was_restyled_closes_with_the_stylizer(skip_model):
+    picture = np.zeros((32, 32, 3), np.uint8)
+    with Stylizer(model=str(skip_model), threads=1) as stylizer:
+        other = stylizer.restyled(strength=0.5)
+        assert other.image(picture).shape == picture.shape
+    with pytest.raises(ValueError, match="not open"):
+        other.image(picture)
+    early = stylizer.restyled(strength=0.25)
+    with stylizer:
+        assert early.image(picture).shape == picture.shape
+
+
+@pytest.mark.parametrize("amount", ["inf", "nan", "1e39", "x", "-1"])
+def test_weights_of_looks_are_finite(skip_model, amount):
+    look = ModelSpec.load(skip_model).looks[0]
+    with pytest.raises(ValueError, match=r"weights? of (a look|looks)"):
+        look_weights(ModelSpec.load(skip_model), f"{look}={amount}")

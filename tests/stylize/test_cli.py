@@ -1,6 +1,9 @@
 import json
+import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -114,3 +117,42 @@ def test_a_picture_is_no_video_and_a_video_no_picture(tmp_path, skip_model, land
         (["folder", tmp_path / "b.mp4"], "use `stylize image` or `stylize video`"),
     ):
         assert hint in run(*args, "--model", skip_model, expect=1).stderr
+
+
+def shell(line, cwd):
+    """The program in a shell: exit code, what was written to stderr."""
+    program = f"{shlex.quote(sys.executable)} -m stylize"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        ["sh", "-c", line.replace("stylize", program, 1)], cwd=cwd, env=environment, capture_output=True, check=False
+    )
+    return done.returncode, done.stderr.decode()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("args", ["--help", "models list"])
+def test_output_to_a_full_disk_is_one_line(tmp_path, args):
+    code, told = shell(f"stylize {args} > /dev/full", tmp_path)
+    assert code == 1 and told.startswith("Error: the output: No space left") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams_take_nothing_away(tmp_path, skip_model, landscape, closed):
+    from PIL import Image
+
+    Image.fromarray(landscape[:40, :40]).save(tmp_path / "a.png")
+    assert shell(f"stylize image a.png -o b.png --model {skip_model} {closed}", tmp_path)[0] == 0
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.size == (40, 40)
+    assert shell(f"stylize image no.png -o c.png --model {skip_model} {closed}", tmp_path)[0] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_a_name_that_is_no_text_can_be_previewed(tmp_path, skip_model, landscape):
+    from PIL import Image
+
+    name = os.fsdecode(b"a\xff.png")
+    Image.fromarray(landscape[:40, :40]).save(tmp_path / name)
+    code, told = shell(f"stylize preview *.png --model {skip_model}", tmp_path)
+    assert code == 0, told
+    assert b"a\xff.firewatch" in (tmp_path / os.fsdecode(b"a\xff.preview.txt")).read_bytes()

@@ -258,7 +258,7 @@ def _fidelity(images: Sequence[U8], art: Sequence[U8]) -> dict[str, float]:
         import torch_fidelity
     except ImportError as error:
         raise TrainingError(
-            "torch-fidelity is not installed: pip install 'firewatch-stylizer[metrics]', or leave --fidelity out"
+            "torch-fidelity is not installed: pip install torch-fidelity, or leave --fidelity out"
         ) from error
     with tempfile.TemporaryDirectory() as temporary:
         folders = [Path(temporary) / name for name in ("images", "art")]

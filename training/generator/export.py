@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -60,19 +59,15 @@ def export_model_folder(source: Path, out: Path, *, average: bool = True, looks:
     """
     from engine.errors import EngineError
     from engine.export import export_model
+    from engine.files import new_folder
 
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "spec.json").is_file()):
         raise CheckpointError(f"{out} is something else than a model folder: choose another --out")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as work:
+        with new_folder(out, overwrite=True) as model, tempfile.TemporaryDirectory() as work:
             weights = Path(work) / "generator.safetensors"
             config = export_generator(source, weights, average=average, looks=looks)
-            model = Path(work) / "model"
             export_model(weights, model, name=out.resolve().name)
-            if out.exists():
-                shutil.rmtree(out)
-            model.rename(out)
     except EngineError as error:
         raise CheckpointError(str(error)) from error
     except OSError as error:

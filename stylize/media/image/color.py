@@ -18,8 +18,10 @@ from stylize.frame import Image
 if TYPE_CHECKING:
     from PIL import Image as PilImage
 
-__all__ = ["from_srgb", "is_srgb", "profile_space", "srgb_profile", "to_srgb"]
+__all__ = ["from_srgb", "is_srgb", "leads_back", "profile_space", "srgb_profile", "to_srgb"]
 
+_WAY_BACK = 6.0
+"""Levels that a way into a profile and back may cost on average."""
 _SPACES = {"RGB": "RGB", "CMYK": "CMYK", "GRAY": "L", "Lab": "LAB"}
 
 
@@ -43,12 +45,16 @@ def srgb_profile() -> bytes:
 @lru_cache(maxsize=32)
 def profile_space(icc: bytes) -> str | None:
     """Pillow's mode for the pixels a profile describes (RGB, CMYK, L, LAB); None where it cannot be used."""
+    from PIL import Image as PilImage
     from PIL import ImageCms
 
     try:
-        return _SPACES.get(_open(icc).profile.xcolor_space.strip())
+        space = _SPACES.get(_open(icc).profile.xcolor_space.strip())
+        if space is not None:
+            to_srgb(PilImage.new(space, (1, 1)), icc)  # of a profile that was cut off the header may be sound
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
+    return space
 
 
 def _convert(image: PilImage.Image, source: Any, target: Any) -> PilImage.Image:
@@ -66,6 +72,12 @@ def _convert(image: PilImage.Image, source: Any, target: Any) -> PilImage.Image:
     return converted
 
 
+def _lattice(low: int, high: int) -> Image:
+    """All mixtures of nine levels a channel: RGB uint8 (27, 27, 3)."""
+    levels = np.linspace(low, high, 9).round().astype(np.uint8)
+    return np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
+
+
 @lru_cache(maxsize=32)
 def is_srgb(icc: bytes) -> bool:
     """Whether a profile means sRGB: a lattice of colours comes out of the conversion within one level."""
@@ -73,10 +85,25 @@ def is_srgb(icc: bytes) -> bool:
 
     if profile_space(icc) != "RGB":
         return False
-    levels = np.linspace(0, 255, 9).round().astype(np.uint8)
-    lattice = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
+    lattice = _lattice(0, 255)
     shown = np.asarray(to_srgb(PilImage.fromarray(lattice), icc))
     return int(np.abs(shown.astype(np.int16) - lattice).max()) <= 1
+
+
+@lru_cache(maxsize=32)
+def leads_back(icc: bytes) -> bool:
+    """Whether colours can be brought into an RGB profile: muted ones come back from it nearly as they were.
+
+    The profiles of scanners have no way back; those of some encoders (XYB) have one that gives black.
+    """
+    from PIL import Image as PilImage
+
+    lattice = _lattice(64, 192)
+    try:
+        back = np.asarray(to_srgb(PilImage.fromarray(from_srgb(lattice, icc)), icc))
+    except ValueError:
+        return False
+    return float(np.abs(back.astype(np.int16) - lattice).mean()) <= _WAY_BACK
 
 
 def to_srgb(image: PilImage.Image, icc: bytes) -> PilImage.Image:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -17,11 +16,12 @@ import numpy.typing as npt
 
 from stylize.errors import OutputError
 from stylize.frame import Image
-from stylize.media.image.color import from_srgb, is_srgb, profile_space, srgb_profile
-from stylize.media.image.exif import Directory, descriptive, read_directory, write_directory
-from stylize.media.image.metadata import Metadata, into_jpeg, into_png
+from stylize.media.image.color import from_srgb, is_srgb, leads_back, profile_space, srgb_profile
+from stylize.media.image.metadata import XMP_KEY, XMP_SEGMENT, Metadata, photoshop_from_iptc, raw_profile
 from stylize.media.image.read import Picture
+from stylize.media.image.samples import at_depth
 from stylize.media.image.settings import ImageSettings
+from stylize.media.image.tiff import write_tiff
 
 __all__ = ["encode"]
 
@@ -29,7 +29,12 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _MOST: Final = {"jpeg": 65500, "webp": 16383}
 """Pixels a side that a format (or its usual library) can hold."""
-_STRIP_BYTES: Final = 1 << 20
+_SEGMENT_ROOM: Final = 65533
+"""Bytes a JPEG segment holds beside its marker and length."""
+_LONG_TEXT: Final = 1024
+"""Characters from which on a PNG's text is packed."""
+_PNG_HEADER: Final = 8 + 25
+"""Bytes of the signature and of IHDR."""
 
 
 def encode(rgb: Image, like: Picture, kind: str, settings: ImageSettings) -> tuple[bytes, list[str]]:
@@ -45,32 +50,24 @@ def encode(rgb: Image, like: Picture, kind: str, settings: ImageSettings) -> tup
     alpha = like.alpha
     if alpha is not None and kind in ("jpeg", "bmp"):
         if int(alpha.min()) < np.iinfo(alpha.dtype).max:
-            rgb = _on_white(rgb, _as_depth(alpha, 8))
+            rgb = _on_white(rgb, at_depth(alpha, 8))
             notes.append(f"{kind.upper()} has no transparency: the picture was put on white")
         alpha = None
     rgb, icc = _profiled(rgb, like.metadata.icc, settings, notes)
     metadata = (like.metadata if settings.metadata else Metadata(dpi=like.metadata.dpi)).with_profile(icc)
     depth = like.depth if kind in ("png", "tiff") else 8
-    pixels = _as_depth(rgb, depth)
+    pixels = at_depth(rgb, depth)
     if alpha is not None:
-        pixels = np.dstack([pixels, _as_depth(alpha, depth)])
+        pixels = np.dstack([pixels, at_depth(alpha, depth)])
     if kind == "jpeg":
-        data, lost = _jpeg(pixels, metadata, settings)
-        return data, notes + lost
+        return _jpeg(pixels, metadata, settings, notes), notes
     if kind == "png":
         return _png(pixels, metadata, settings), notes
     if kind == "tiff":
-        return _tiff(pixels, metadata, settings), notes
-    return (_webp if kind == "webp" else _bmp)(pixels, metadata, settings), notes
-
-
-def _as_depth(array: Any, depth: int) -> Any:
-    """uint8 or uint16 samples as `depth` bits: times 257 up, rounded down."""
-    if depth == 16:
-        return array if array.dtype == np.uint16 else array.astype(np.uint16) * 257
-    if array.dtype == np.uint8:
-        return array
-    return ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        return write_tiff(pixels, metadata, settings.compression), notes
+    if kind == "webp":
+        return _webp(pixels, metadata, settings), notes
+    return _saved(pixels, format="BMP", dpi=metadata.dpi), notes
 
 
 def _on_white(rgb: Image, alpha: npt.NDArray[np.uint8]) -> Image:
@@ -84,11 +81,10 @@ def _profiled(rgb: Image, icc: bytes | None, settings: ImageSettings, notes: lis
         return rgb, icc
     if settings.profile == "srgb" or profile_space(icc) != "RGB":
         return rgb, srgb_profile()
-    try:
+    if leads_back(icc):
         return from_srgb(rgb, icc), icc
-    except ValueError:
-        notes.append("the source's ICC profile cannot be written to: the result is in sRGB")
-        return rgb, srgb_profile()
+    notes.append("the source's ICC profile cannot be written to: the result is in sRGB")
+    return rgb, srgb_profile()
 
 
 def _saved(pixels: Pixels, **options: Any) -> bytes:
@@ -99,14 +95,30 @@ def _saved(pixels: Pixels, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _jpeg(pixels: Pixels, metadata: Metadata, settings: ImageSettings) -> tuple[bytes, list[str]]:
-    dpi = metadata.dpi and tuple(min(round(value), 65535) for value in metadata.dpi)
-    subsampling = 0 if settings.quality >= 90 else 2
-    return into_jpeg(
-        _saved(
-            pixels, format="JPEG", quality=settings.quality, subsampling=subsampling, icc_profile=metadata.icc, dpi=dpi
-        ),
-        metadata,
+def _jpeg(pixels: Pixels, metadata: Metadata, settings: ImageSettings, notes: list[str]) -> bytes:
+    """A JPEG; metadata that does not fit its segments of 64 KiB is left out and named in `notes`."""
+    parts = {
+        "EXIF": metadata.exif and b"Exif\0\0" + metadata.exif,
+        "XMP": metadata.xmp,
+        "IPTC": metadata.iptc and b"Photoshop 3.0\0" + photoshop_from_iptc(metadata.iptc),
+        "comment": metadata.comment,
+    }
+    for name, body in parts.items():
+        if body and len(body) + (len(XMP_SEGMENT) if name == "XMP" else 0) > _SEGMENT_ROOM:
+            notes.append(f"the {name} data is too large for a JPEG file and was left out")
+            parts[name] = None
+    iptc = parts["IPTC"]
+    return _saved(
+        pixels,
+        format="JPEG",
+        quality=settings.quality,
+        subsampling=0 if settings.quality >= 90 else 2,
+        icc_profile=metadata.icc,
+        dpi=metadata.dpi and tuple(min(round(value), 65535) for value in metadata.dpi),
+        exif=parts["EXIF"],
+        xmp=parts["XMP"],
+        comment=parts["comment"],
+        extra=struct.pack(">BBH", 0xFF, 0xED, len(iptc) + 2) + iptc if iptc else None,
     )
 
 
@@ -123,76 +135,36 @@ def _webp(pixels: Pixels, metadata: Metadata, settings: ImageSettings) -> bytes:
     )
 
 
-def _bmp(pixels: Pixels, metadata: Metadata, settings: ImageSettings) -> bytes:
-    return _saved(pixels, format="BMP", dpi=metadata.dpi)
-
-
 def _png(pixels: Pixels, metadata: Metadata, settings: ImageSettings) -> bytes:
+    """A PNG by OpenCV, which alone writes 16 bits, with Pillow's chunks between its header and its pixels.
+
+    EXIF goes into eXIf, XMP into iTXt under its registered keyword, IPTC into the hexadecimal
+    ``Raw profile type iptc`` text that ImageMagick and ExifTool read.
+    """
     import cv2
+    from PIL import PngImagePlugin
 
     order = [2, 1, 0, 3][: pixels.shape[2]]
     done, data = cv2.imencode(
         ".png", np.ascontiguousarray(pixels[..., order]), [cv2.IMWRITE_PNG_COMPRESSION, settings.compression]
     )
     assert done
-    return into_png(data.tobytes(), metadata)
-
-
-def _strips(pixels: Pixels, order: str, level: int) -> Iterator[tuple[int, bytes]]:
-    """Rows of some 1 MiB each, horizontally differenced (TIFF 6.0, section 14) and deflated."""
-    height, width, samples = pixels.shape
-    rows = max(1, _STRIP_BYTES // (width * samples * pixels.itemsize))
-    for top in range(0, height, rows):
-        part = pixels[top : top + rows]
-        difference = part.copy()
-        difference[:, 1:] -= part[:, :-1]  # modulo 2^8 or 2^16, as wanted
-        yield rows, zlib.compress(difference.astype(f"{order}u{pixels.itemsize}").tobytes(), level)
-
-
-def _tiff(pixels: Pixels, metadata: Metadata, settings: ImageSettings) -> bytes:
-    """A baseline TIFF of strips, deflated; tags keep the byte order and the field types of the source."""
-    directory = Directory("<")
-    if metadata.exif:
-        try:
-            directory = descriptive(read_directory(metadata.exif))
-        except (ValueError, struct.error):
-            directory = Directory("<")
-    order = directory.order
-    body, offsets, sizes, rows = bytearray(8), [], [], 1
-    for rows, strip in _strips(pixels, order, settings.compression):  # noqa: B007  # the last one's value is used
-        offsets.append(len(body))
-        sizes.append(len(strip))
-        body += strip + bytes(len(strip) % 2)
-    _add_layout(directory, pixels, rows=rows, offsets=offsets, sizes=sizes)
-    for tag, kind, raw in ((700, 1, metadata.xmp), (33723, 7, metadata.iptc), (34675, 7, metadata.icc)):
-        if raw:
-            directory.values[tag] = (kind, len(raw), raw)
+    info = PngImagePlugin.PngInfo()
+    if metadata.icc:
+        info.add(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
     if metadata.dpi:
-        for tag, value in zip((282, 283), metadata.dpi, strict=True):
-            directory.values[tag] = (5, 1, struct.pack(order + "II", round(value * 1000), 1000))
-        directory.values[296] = (3, 1, struct.pack(order + "H", 2))
-    struct.pack_into(order + "2sHI", body, 0, b"II" if order == "<" else b"MM", 42, len(body))
-    if len(body) >= 1 << 32:
-        raise OutputError("a TIFF holds at most 4 GiB: use PNG")
-    return bytes(body) + write_directory(directory, start=len(body))
-
-
-def _add_layout(directory: Directory, pixels: Pixels, *, rows: int, offsets: list[int], sizes: list[int]) -> None:
-    """Set the tags that say how the pixels lie in the file (TIFF 6.0, sections 3 to 8 and 18)."""
-    height, width, samples = pixels.shape
-    shorts: dict[int, list[int]] = {
-        258: [8 * pixels.itemsize] * samples,
-        259: [8],  # deflate
-        262: [2],  # RGB
-        274: [1],
-        277: [samples],
-        284: [1],
-        317: [2],  # horizontal differencing
-    }
-    if samples == 4:
-        shorts[338] = [2]  # alpha, not multiplied in
-    longs: dict[int, list[int]] = {256: [width], 257: [height], 273: offsets, 278: [rows], 279: sizes}
-    for kind, code, group in ((3, "H", shorts), (4, "I", longs)):
-        for tag, numbers in group.items():
-            raw = struct.pack(f"{directory.order}{len(numbers)}{code}", *numbers)
-            directory.values[tag] = (kind, len(numbers), raw)
+        info.add(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in metadata.dpi), 1))
+    if metadata.exif:
+        info.add(b"eXIf", metadata.exif)
+    if metadata.xmp:
+        info.add(b"iTXt", XMP_KEY.encode() + b"\0\0\0\0\0" + metadata.xmp)
+    if metadata.iptc:
+        info.add_text("Raw profile type iptc", raw_profile("iptc", photoshop_from_iptc(metadata.iptc)), zip=True)
+    for key, value in metadata.text:
+        name = key.encode("latin-1", "replace")[:79].decode("latin-1")
+        info.add_text(name, value.encode("utf-8", "replace").decode(), zip=len(value) > _LONG_TEXT)
+    file = io.BytesIO()
+    file.write(data[:_PNG_HEADER].tobytes())
+    for kind, body, *_ in info.chunks:
+        PngImagePlugin.putchunk(file, kind, body)
+    return file.getvalue() + data[_PNG_HEADER:].tobytes()

@@ -1,20 +1,26 @@
-"""EXIF and TIFF directories: read, corrected for a picture that was turned, and written again.
+"""EXIF blocks: read, and corrected for a picture that was turned.
 
 An EXIF block is a small TIFF file (EXIF 3.0, section 4.6; TIFF 6.0, section 2): a header, then
 directories of 12-byte entries that point to their values by offset.  Camera makers' own notes hold
-offsets of their own, so a block that stays a block is corrected *in place*, byte for byte, and never
-laid out anew.  Only the way from or to a TIFF file, where the tags lie between the pixels, needs
-`Directory`.
+offsets of their own, so a block is corrected *in place*, byte for byte, and never laid out anew.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Directory", "exif_as_shown", "exif_from_tiff", "orientation_of", "read_directory", "write_directory"]
+__all__ = [
+    "DESCRIPTIVE",
+    "EXIF_IFD",
+    "INTEROP_IFD",
+    "SUB_DIRECTORIES",
+    "descriptive_entries",
+    "exif_as_shown",
+    "orientation_of",
+]
 
 ORIENTATION: Final = 0x0112
 EXIF_IFD: Final = 0x8769
@@ -47,18 +53,6 @@ class _Entry:
     position: int
     value: int
     size: int
-
-
-@dataclass
-class Directory:
-    """A TIFF directory detached from its file."""
-
-    order: str
-    """Byte order of the values: ``<`` or ``>``."""
-    values: dict[int, tuple[int, int, bytes]] = field(default_factory=dict)
-    """Tag to (field type, count, raw bytes in `order`)."""
-    children: dict[int, Directory] = field(default_factory=dict)
-    """Tag to sub-directory (EXIF, GPS, interoperability)."""
 
 
 def _header(data: bytes) -> tuple[str, int]:
@@ -162,70 +156,11 @@ def _drop_thumbnail(data: bytearray, order: str, second: int) -> None:
             data[begin:end] = bytes(end - begin)
 
 
-def read_directory(data: bytes, *, offset: int | None = None, order: str | None = None) -> Directory:
-    """Read a TIFF stream's first directory and its EXIF, GPS and interoperability sub-directories.
+def descriptive_entries(exif: bytes) -> dict[int, bytes]:
+    """Tag to the 12 bytes of its entry in the first directory, of what tells about the photo; offsets as they are.
 
-    `data` is anything that slices to bytes (a memory map, too).  Raises ValueError where it is damaged.
+    Raises ValueError where the block is damaged.
     """
-    if offset is None or order is None:
-        order, offset = _header(data)
-    return _read(data, order, offset, depth=0)
-
-
-def _read(data: bytes, order: str, offset: int, *, depth: int) -> Directory:
-    directory = Directory(order)
-    for entry in _entries(data, order, offset):
-        if entry.tag in SUB_DIRECTORIES:
-            number = _number(data, order, entry)
-            if number is None or depth > 2:
-                continue
-            try:
-                directory.children[entry.tag] = _read(data, order, number, depth=depth + 1)
-            except ValueError:
-                continue
-        else:
-            raw = bytes(data[entry.value : entry.value + entry.size])
-            directory.values[entry.tag] = (entry.kind, entry.count, raw)
-    return directory
-
-
-def write_directory(directory: Directory, *, start: int) -> bytes:
-    """Lay `directory` and its children out as bytes that begin at file offset `start` (even).
-
-    Entries are sorted by tag, as TIFF 6.0 asks; the link to a next directory is 0.
-    """
-    order = directory.order
-    tags = sorted(directory.values.keys() | directory.children.keys())
-    table = bytearray(struct.pack(order + "H", len(tags)))
-    heap = bytearray()
-    heap_start = start + 2 + 12 * len(tags) + 4
-    for tag in tags:
-        if tag in directory.children:
-            position = heap_start + len(heap)
-            child = write_directory(directory.children[tag], start=position)
-            table += struct.pack(order + "HHII", tag, 4, 1, position)
-            heap += child + bytes(len(child) % 2)
-            continue
-        kind, count, raw = directory.values[tag]
-        table += struct.pack(order + "HHI", tag, kind, count)
-        if len(raw) <= 4:
-            table += raw.ljust(4, b"\0")
-        else:
-            table += struct.pack(order + "I", heap_start + len(heap))
-            heap += raw + bytes(len(raw) % 2)
-    return bytes(table) + bytes(4) + bytes(heap)
-
-
-def descriptive(directory: Directory) -> Directory:
-    """The part of a TIFF's first directory that tells about the photo."""
-    values = {tag: value for tag, value in directory.values.items() if tag in DESCRIPTIVE}
-    return Directory(directory.order, values, dict(directory.children))
-
-
-def exif_from_tiff(directory: Directory) -> bytes | None:
-    """An EXIF block made of the descriptive tags of a TIFF file, or None where it has none."""
-    kept = descriptive(directory)
-    if not kept.values and not kept.children:
-        return None
-    magic = b"II*\0" if kept.order == "<" else b"MM\0*"
-    return magic + struct.pack(kept.order + "I", 8) + write_directory(kept, start=8)
+    order, first = _header(exif)
+    found = _entries(exif, order, first)
+    return {entry.tag: exif[entry.position : entry.position + 12] for entry in found if entry.tag in DESCRIPTIVE}

@@ -7,8 +7,9 @@ from pathlib import Path, PurePath
 from typing import Final, Literal, get_args
 
 from stylize.media.formats import READ_ONLY_SUFFIXES, WRITE_SUFFIXES
+from stylize.settings import as_declared
 
-__all__ = ["ImageSettings", "format_of", "shown"]
+__all__ = ["ImageSettings", "format_of"]
 
 ImageFormat = Literal["keep", "jpeg", "png", "webp", "tiff", "bmp"]
 ProfilePolicy = Literal["keep", "srgb"]
@@ -46,16 +47,21 @@ class ImageSettings:
     """Sources with more pixels are refused, undecoded: damage or malice asks for absurd sizes."""
 
     def __post_init__(self) -> None:
+        as_declared(self)
         if self.format not in get_args(ImageFormat):
             raise ValueError(f"format is one of {', '.join(get_args(ImageFormat))}, got {self.format!r}")
         if self.profile not in get_args(ProfilePolicy):
             raise ValueError(f"profile is one of {', '.join(get_args(ProfilePolicy))}, got {self.profile!r}")
-        for name, low, high in (("quality", 1, 100), ("compression", 0, 9), ("jobs", 1, 3)):
+        for name, low, high in (
+            ("quality", 1, 100),
+            ("compression", 0, 9),
+            ("jobs", 1, 3),
+            ("max_megapixels", 1, None),
+        ):
             value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{name} is a whole number from {low} to {high}, got {value!r}")
-        if self.max_megapixels < 1:
-            raise ValueError(f"max_megapixels is 1 or more, got {self.max_megapixels!r}")
+            if value < low or (high is not None and value > high):
+                to = "up" if high is None else f"to {high}"
+                raise ValueError(f"{name} is a whole number from {low} {to}, got {value!r}")
 
     def suffix_for(self, source: PurePath) -> str:
         """Suffix of the result of `source` in a folder run."""
@@ -72,9 +78,3 @@ class ImageSettings:
 def format_of(path: Path) -> str | None:
     """Format written under this name; None where the suffix is none of ours."""
     return WRITE_SUFFIXES.get(path.suffix.lower())
-
-
-def shown(path: PurePath | str) -> str:
-    """A path as one printable line: line breaks, control characters and undecodable bytes escaped."""
-    text = str(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -221,6 +221,8 @@ def _describe(path: Path, container: Any) -> VideoInfo:
     if context is None:
         raise InputError(f"{path}: its video codec is unknown to ffmpeg")
     frame = _first_frame(container, stream)
+    if frame is None and path.suffix.lower() == ".webp":
+        raise InputError(f"{path}: ffmpeg does not decode WebP animations: save it as MP4 or GIF first")
     if frame is None:
         raise InputError(f"{path}: no frame of its video can be decoded: is it damaged?")
     width, height = frame.width, frame.height

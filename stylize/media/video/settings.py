@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from stylize.media.formats import CONTAINERS
+from stylize.settings import as_declared
 
 __all__ = ["CODECS", "IMAGE_SUFFIXES", "VideoSettings", "default_codec", "output_kind"]
 
@@ -61,6 +62,7 @@ class VideoSettings:
     """Leave the work folder with segments and journal in place after success."""
 
     def __post_init__(self) -> None:
+        as_declared(self)
         if self.codec is not None and self.codec not in CODECS:
             raise ValueError(f"codec is one of {', '.join(CODECS)}, got {self.codec!r}")
         if self.codec is not None and self.crf is not None:

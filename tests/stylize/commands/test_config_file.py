@@ -164,3 +164,12 @@ def test_gpus_are_a_matter_of_one_machine(monkeypatch, capsys, tmp_path, command
     out = ["-o", tmp_path / "out.mp4"] if command == "video" else []
     error = Program(monkeypatch, capsys)(command, source, *out, "--ray", "auto", "--gpus", "0,1", expect=2).err
     assert "--gpus does not go with --ray" in error
+
+
+def test_a_byte_order_mark_does_not_matter(tmp_path, monkeypatch):
+    file = tmp_path / "stylize.toml"
+    file.write_bytes(b"\xef\xbb\xbflook = 'night'\n")
+    assert defaults_from([file], COMMANDS)["image"] == {"look": "night"}
+    monkeypatch.setattr("stylize.commands.config_file.user_file", lambda: file)
+    set_user_value("model", "light")
+    assert file.read_bytes() == b"model = \"light\"\nlook = 'night'\n"

@@ -51,7 +51,7 @@ def start_cluster(ray) -> None:
 @pytest.fixture(scope="module")
 def cluster():
     """Two cores to hand out; the address of the cluster."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'firewatch-stylizer[ray]'")
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[client]'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         start_cluster(ray)
@@ -247,9 +247,7 @@ def test_without_ray_the_command_that_installs_it_is_named(tmp_path, command):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
     make_clip(tmp_path / "a.mp4", frames=2)
     done = stylize(command, tmp_path, "--ray", "local", before="sys.modules['ray'] = None")
-    assert (
-        done.returncode == 1 and done.stderr.count("\n") == 1 and "pip install 'firewatch-stylizer[ray]'" in done.stderr
-    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "pip install 'ray[client]'" in done.stderr
 
 
 def test_a_cluster_that_does_not_answer(tmp_path):

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from stylize.files import shown
 from stylize.media.formats import READ_SUFFIXES
-from stylize.media.image.settings import ImageSettings, shown
+from stylize.media.image.settings import ImageSettings
 from stylize.photos.job import stylize_folder
 from stylize.photos.scan import assign_targets
 

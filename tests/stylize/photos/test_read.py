@@ -6,10 +6,10 @@ import warnings
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms, TiffImagePlugin, features
 
 from stylize.errors import InputError
-from stylize.media.image.exif import read_directory, write_directory
 from stylize.media.image.read import image_size, read_image
 
 
@@ -101,13 +101,8 @@ def test_orientation_is_applied_and_reset(tmp_path, gradient, suffix, orientatio
         tags[274] = orientation
         Image.fromarray(gradient).save(path, tiffinfo=tags)
     elif suffix == "16.tif":
-        plain = cv2.imencode(".tiff", gradient[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
-        plain += bytes(len(plain) % 2)
-        directory = read_directory(plain)
-        directory.values[274] = (3, 1, struct.pack("<H", orientation))
-        data = bytearray(plain + write_directory(directory, start=len(plain)))
-        struct.pack_into("<I", data, 4, len(plain))
-        path.write_bytes(data)
+        tags = [(274, 3, 1, orientation, True)]
+        tifffile.imwrite(path, gradient.astype(np.uint16) * 257, photometric="rgb", metadata=None, extratags=tags)
     else:
         Image.fromarray(gradient).save(path, exif=exif.tobytes(), lossless=True)
     picture = read_image(path)
