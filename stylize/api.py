@@ -14,7 +14,8 @@ from stylize.media.video.settings import VideoSettings
 from stylize.media.video.source import VideoSource
 from stylize.pipeline import Pipeline
 from stylize.video.flow import FlowFilter
-from stylize.video.job import VideoReport, stylize_video
+from stylize.video.job import stylize_video
+from stylize.video.report import VideoReport
 from stylize.video.stylizer import VideoStylizer
 
 __all__ = ["Stylizer"]

@@ -192,9 +192,8 @@ def _set_up_logging(verbosity: int, log_file: Path | None) -> None:
 
 
 def main() -> None:
-    """Entry point: errors of the world outside become one line and exit code 1."""
-    from engine.errors import EngineError
-    from stylize.errors import StylizeError
+    """Entry point: whatever goes wrong becomes one line and exit code 1; see `stylize.errors.fault`."""
+    from stylize.errors import fault
 
     try:
         code = stylize.main(standalone_mode=False)
@@ -204,10 +203,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
-    except (StylizeError, EngineError) as error:
-        logging.getLogger(__name__).debug("failed", exc_info=True)
-        click.echo(f"Error: {error}", err=True)
-        code = 1
     except BrokenPipeError:
         code = 141
+    except Exception as error:  # one policy for the program and for each of its files
+        click.echo(f"Error: {fault(error)}", err=True)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import EngineError
 from stylize import __version__
-from stylize.errors import InputError, StylizeError
+from stylize.errors import InputError, fault
 from stylize.settings import StyleSettings
+from stylize.video.report import VideoJob
 
 if TYPE_CHECKING:
     from stylize.api import Stylizer
@@ -82,8 +82,8 @@ class ClusterWorker:
 
         try:
             self._stylizer = Stylizer(settings=self._style, video=self._video).__enter__()
-        except (StylizeError, EngineError, ValueError) as error:
-            return Failed(message=f"{platform.node()}: {error}")
+        except Exception as error:
+            return Failed(message=f"{platform.node()}: {fault(error)}")
         return WorkerFacts(
             version=__version__,
             key=self._stylizer.key,
@@ -112,8 +112,12 @@ class ClusterWorker:
             try:
                 picture = read_image(source, max_megapixels=settings.max_megapixels)
                 written = write_image(result, self._stylizer.image(picture.data), picture, settings)
-            except (StylizeError, EngineError, ValueError) as error:
-                message = str(error).replace(shown(source), shown(Path(name))).replace(shown(result), shown(target))
+            except Exception as error:
+                message = (
+                    fault(error, shown(Path(name)))
+                    .replace(shown(source), shown(Path(name)))
+                    .replace(shown(result), shown(target))
+                )
                 return Failed(message=message)
             height, width = picture.data.shape[:2]
             notes = (*picture.notes, *written.notes)
@@ -122,36 +126,43 @@ class ClusterWorker:
     def segment(self, source: str, target: str, settings: VideoSettings, number: int) -> SegmentDone | Failed:
         """Make segment `number` of a video into the job folder of `target`; both paths are on a shared disk."""
         try:
-            return self._segment(Path(source), Path(target), settings, number)
-        except (StylizeError, EngineError, ValueError) as error:
-            return Failed(message=str(error))
+            return self._segment(VideoJob(source=Path(source), target=Path(target), settings=settings), number)
+        except Exception as error:
+            return Failed(message=fault(error, source))
 
-    def _segment(self, source: Path, target: Path, settings: VideoSettings, number: int) -> SegmentDone:
-        from stylize.distributed.segment_render import PlanDiffersError, find_frames, render_segments
-        from stylize.distributed.shard import segment_store
+    def _segment(self, job: VideoJob, number: int) -> SegmentDone:
         from stylize.media.video.output import plan_output
         from stylize.media.video.probe import probe_video
         from stylize.video.finish import job_header
+        from stylize.video.render import FramesDifferError, SegmentRenderer, find_frames
+        from stylize.video.store import SegmentStore
 
         assert self._stylizer is not None, "open comes first"
-        store = segment_store(target)
-        for path in (source, store.folder / "frames.json"):
-            if not path.exists():
+        store, settings = SegmentStore(job.target), job.settings
+        times = store.frames()
+        for there, what in ((job.source.exists(), job.source), (times is not None, store.folder)):
+            if not there:
                 raise InputError(
-                    f"{path} is not to be seen on {platform.node()}: give source and result paths on a disk that all "
+                    f"{what} is not to be seen on {platform.node()}: give source and result paths on a disk that all "
                     "machines mount at the same place"
                 )
-        plan = plan_output(probe_video(source), target, settings)
-        store.check(job_header(plan, settings, self._stylizer.key))
-        frames = find_frames(store, plan, settings)
-        segments = frames.segments(settings.segment_seconds, plan.time_base)
+        assert times is not None
+        output = plan_output(probe_video(job.source), job.target, settings)
+        segments = times.segments(settings.segment_seconds, output.time_base)
         wanted = [segment for segment in segments if segment.number == number]
         if not wanted:
             return SegmentDone(moved=True)
-        transform = self._stylizer.transform_for(plan.info, settings.fps)
-        try:
-            render_segments(wanted, frames, plan, settings, transform, store, stop=threading.Event())
-        except PlanDiffersError:
-            find_frames(store, plan, settings, decode=True)
-            return SegmentDone(moved=True)
+        renderer = SegmentRenderer(
+            output=output,
+            settings=settings,
+            transform=self._stylizer.transform_for(output.info, settings.fps),
+            store=store,
+            stop=threading.Event(),
+        )
+        with store.writing(job_header(output, settings, self._stylizer.key), job.facts, shared=True):
+            try:
+                renderer.stretch(wanted[0].first, wanted[0].stop, times)
+            except FramesDifferError:
+                find_frames(store, output, settings, decode=True)
+                return SegmentDone(moved=True)
         return SegmentDone()

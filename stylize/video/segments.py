@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,17 +16,20 @@ from typing import Any, Protocol
 
 from stylize.errors import MediaError, OutputError
 from stylize.frame import Frame
+from stylize.journal import sync_folder
 from stylize.media.video.join import count_packets
 from stylize.media.video.sink import VideoSink, sync_file
-from stylize.video.journal import Journal, sync_folder
+from stylize.video.store import segment_bytes
 
-__all__ = ["Records", "SegmentWriter", "clear_parts", "usable_records", "weight"]
-
-PART = ".part"
+__all__ = ["Records", "SegmentWriter"]
 
 
 class Records(Protocol):
-    """What is told of finished segments: a `Journal`, or records of their own files."""
+    """What segments are called, and what is told of finished ones."""
+
+    def part(self, number: int) -> Path:
+        """A new name for segment `number` while it is written."""
+        ...
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Keep one record; on return it is on the disk."""
@@ -47,38 +48,6 @@ class _Open:
     source_check: int = 0
 
 
-def usable_records(journal: Journal, folder: Path) -> list[dict[str, Any]]:
-    """The records of segments that are all there, from the first on; the journal forgets the rest."""
-    good = 0
-    index = 0
-    for record in journal.records:
-        if "segment" in record:
-            path = folder / record["file"]
-            if record["first"] != index or not path.exists() or weight(path) != record["bytes"]:
-                break
-            index += len(record["times"])
-        good += 1
-    journal.keep(good)
-    return [record for record in journal.records if "segment" in record]
-
-
-def clear_parts(folder: Path) -> None:
-    """Remove what interrupted runs left half-written."""
-    for path in folder.glob(f"*{PART}"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def weight(path: Path) -> int:
-    """Bytes of a segment: a file, or a folder of pictures."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.iterdir())
-    return path.stat().st_size
-
-
 class SegmentWriter:
     """Encodes frames in a thread of its own, a file for each segment; a context manager.
 
@@ -87,8 +56,7 @@ class SegmentWriter:
 
     def __init__(
         self,
-        folder: Path,
-        journal: Records,
+        records: Records,
         *,
         make_sink: Callable[[Path], VideoSink],
         images: bool,
@@ -100,8 +68,7 @@ class SegmentWriter:
         """Describe the work; nothing runs before ``with``.
 
         Args:
-            folder: where the segments go.
-            journal: told of each finished segment, from another thread.
+            records: names the segments, and is told of each finished one from another thread.
             make_sink: an encoder that writes to the given path.
             images: a segment is a folder of pictures instead of one file.
             segment_of: number of the segment that a presentation time belongs to; never falls.
@@ -109,8 +76,7 @@ class SegmentWriter:
             errors_now: how many decoding errors there have been so far.
             room: how many frames may wait for the encoder.
         """
-        self._folder = folder
-        self._journal = journal
+        self._records = records
         self._make_sink = make_sink
         self._images = images
         self._segment_of = segment_of
@@ -208,8 +174,7 @@ class SegmentWriter:
         return None
 
     def _open(self, number: int, first: int, stack: contextlib.ExitStack) -> _Open:
-        # a name of its own: an encoder orphaned by a killed run may still be writing the last one
-        path = self._folder / f"{number:06d}.{secrets.token_hex(4)}{PART}"
+        path = self._records.part(number)
         try:
             if self._images:
                 path.mkdir()
@@ -242,7 +207,7 @@ class SegmentWriter:
         self.seconds += time.perf_counter() - before
 
     def _commit(self, segment: _Open) -> None:
-        final = segment.path.with_name(f"{segment.number:06d}.{'images' if self._images else 'mov'}")
+        final = segment.path.with_suffix(".images" if self._images else ".mov")
         held = len(list(segment.path.iterdir())) if self._images else count_packets(segment.path)
         if held != len(segment.times):
             raise MediaError(
@@ -252,15 +217,13 @@ class SegmentWriter:
             if self._images:
                 for picture in segment.path.iterdir():
                     sync_file(picture)
-            if final.is_dir():
-                shutil.rmtree(final)
             segment.path.replace(final)
-            size = weight(final)
+            size = segment_bytes(final)
         except OSError as error:
             raise OutputError(f"{final} cannot be written ({error.strerror}): free some room") from error
-        sync_folder(self._folder)
+        sync_folder(final.parent)
         errors = self._errors_now()
-        self._journal.add(
+        self._records.add(
             {
                 "segment": segment.number,
                 "file": final.name,
