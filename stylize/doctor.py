@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
+from engine.openvino_module import import_openvino
 from stylize.errors import StylizeError
 
 __all__ = ["Check", "examine"]
@@ -132,9 +133,7 @@ def _openvino() -> Iterator[Check]:
             group="OpenVINO", name="OpenVINO", status="fault", detail="not installed", fix="pip install openvino"
         )
         return
-    import openvino as ov
-
-    core = ov.Core()
+    core = import_openvino().Core()
     for device in core.available_devices:
         name = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
         abilities = [a.lower() for a in core.get_property(device, "OPTIMIZATION_CAPABILITIES") if a in ("BF16", "FP16")]

@@ -11,6 +11,7 @@ import numpy as np
 from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
 from engine.backends.shape_cache import ShapeCache
 from engine.errors import BackendError, ModelError, OutOfMemoryError
+from engine.openvino_module import import_openvino
 from engine.spec import F32, ModelSpec, NormStatistics
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class OpenVinoBackend:
 
     def __enter__(self) -> Backend:
         try:
-            import openvino as ov
+            ov = import_openvino()
         except ImportError as error:
             raise BackendError("OpenVINO is not installed: pip install openvino") from error
         self._core = ov.Core()

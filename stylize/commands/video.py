@@ -112,6 +112,10 @@ def video(
     settings = settings_or_usage(VideoSettings, **values)
     tasks = settings_or_usage(find_tasks, sources=sources, output=output)
     _check_together(ctx, style)
+    if report:
+        from stylize.html_report import check_report, report_path
+
+        check_report(report_path([task.target for task in tasks]), overwrite=settings.overwrite)
     quiet, chosen = ctx.obj["quiet"], asdict(style)
     with stop_on_terminate() as stop, Bars(quiet) as bars:
         jobs = [_job(ctx, task, settings, bars, stop) for task in tasks]

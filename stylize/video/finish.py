@@ -88,6 +88,7 @@ def finish_video(
             settings=settings,
             stop=watch.stop,
             stage=watch.enter,
+            damaged=any(record["errors"] for record in records),
         )
     except (MediaError, OutputError) as error:
         other = " or with -o and another container" if plan.kind == "video" else ""

@@ -92,9 +92,11 @@ def run_video(job: VideoJob, transform: FrameTransform) -> VideoReport:
     output = plan_output(probe_video(job.source), job.target, job.settings)
     report.warnings += output.notes
     store = SegmentStore(job.target)
+    header = job_header(output, job.settings, job.transform_key)
+    if not job.shard and not job.settings.restart:
+        report.warnings += store.take_over(header)
     try:
         with contextlib.nullcontext() if job.shard else locked(store.folder):
-            header = job_header(output, job.settings, job.transform_key)
             if job.settings.restart:
                 store.clear(everything=True)
             with store.writing(header, job.facts, shared=job.shard is not None):

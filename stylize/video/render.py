@@ -76,7 +76,9 @@ def find_frames(
 
 
 def _read_off(output: OutputPlan) -> FrameTimes | None:
-    """From the packets' times, where each has one of its own."""
+    """From the packets' times, where each has one of its own and the clock does not jump."""
+    if output.info.jumps:
+        return None
     ticks = tuple(int(time / output.time_base) for time in packet_times(output.info))
     if not ticks or any(after <= before for before, after in itertools.pairwise(ticks)):
         return None
@@ -85,6 +87,7 @@ def _read_off(output: OutputPlan) -> FrameTimes | None:
 
 def _decode_all(output: OutputPlan, settings: VideoSettings, stop: threading.Event | None) -> FrameTimes:
     with VideoSource(output.info, fps=settings.fps) as source:
+        source.halt = stop
         ticks = []
         for frame in source:
             if stop is not None and stop.is_set():
@@ -168,14 +171,14 @@ class SegmentRenderer:
             for frame in self.transform(given(), range(first, MANY if last is None else last)):
                 self._check(frame, len(ticks))
                 before = time.perf_counter()
-                writer.put(frame, checks[frame.index])
+                writer.put(frame, checks[frame.index], self.stop)
                 waiting += time.perf_counter() - before
                 ticks.append(int(frame.pts / self.output.time_base))
                 for index in [index for index in checks if index < len(ticks)]:
                     del checks[index]
                 self.tell(len(ticks) - first)
             self._add("transform", time.perf_counter() - began - waiting)
-            writer.finish()
+            writer.finish(self.stop)
             if not ticks:
                 raise _nothing_decoded(self.output.info)
             if last is not None and len(ticks) != last:
@@ -224,6 +227,7 @@ class SegmentRenderer:
                 times=[tick * self.output.time_base for tick in times.ticks[start:first]],
                 check=None if record is None else int(record["source"]),
                 fps=self.settings.fps,
+                halt=self.stop,
             )
         except ResumeError as error:
             if not times.complete:
@@ -279,6 +283,7 @@ def open_behind(
     times: Sequence[Fraction],
     check: int | None,
     fps: Fraction | None,
+    halt: threading.Event | None = None,
 ) -> tuple[VideoSource, Iterator[Frame]]:
     """Open the source a few frames, whose times are known, before frame `first`.
 
@@ -289,6 +294,7 @@ def open_behind(
         times: presentation times of the frames that are to be given before it, seconds; none only for frame 0.
         check: `checksum` of the last of them; None where it is not known.
         fps: constant rate to convert to.
+        halt: see `VideoSource.halt`.
 
     Returns:
         The source and its frames, those before `first` included, indices counted over the whole source.
@@ -298,10 +304,12 @@ def open_behind(
     """
     if not times:
         source = stack.enter_context(VideoSource(info, fps=fps))
+        source.halt = halt
         return source, iter(source)
     wanted = first - len(times)
     with contextlib.ExitStack() as attempt:
         source = attempt.enter_context(VideoSource(info, fps=fps, start=times[0], first_index=wanted))
+        source.halt = halt
         frames = iter(source)
         head = _head(frames, times, check)
         if head is not None:
@@ -309,6 +317,7 @@ def open_behind(
     if head is None:
         _log.info("seeking did not land on the right frame of %s: decoding from its beginning", info.path)
         source = stack.enter_context(VideoSource(info, fps=fps))
+        source.halt = halt
         frames = itertools.dropwhile(lambda frame: frame.index < wanted, iter(source))
         head = _head(frames, times, check)
     if head is None:

@@ -24,7 +24,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from stylize.errors import InputError, OutputError, ResumeError
+from stylize.errors import InputError, OutputError, ResumeError, StylizeError
 from stylize.journal import Journal, JournalContent, read_journal
 from stylize.media.ffmpeg import stem_for
 from stylize.media.video.settings import VideoSettings
@@ -175,6 +175,26 @@ class SegmentStore:
             raise OutputError(f"{self.folder} cannot be written ({error.strerror}): free some room") from error
         finally:
             self._journal = None
+
+    def take_over(self, header: Mapping[str, Any]) -> list[str]:
+        """Get the frames that another target in the same folder could not be made of, and say so.
+
+        Only of a job that rendered all of them, of the same source and in the same way (`header`), and delivered
+        nothing.
+        """
+        if self.folder.exists() and any(self.folder.iterdir()):
+            return []
+        for journal in sorted(self.folder.parent.glob(f".*{SUFFIX}/journal.jsonl")):
+            other = SegmentStore.at(journal.parent)
+            with contextlib.suppress(StylizeError, OSError):
+                target = self.folder.parent / Path(other.read().target).name
+                times = other.frames()
+                if target.exists() or other.header != json.loads(json.dumps(header)) or not (times and times.decoded):
+                    continue
+                with locked(other.folder):
+                    other.folder.rename(self.folder)
+                return [f"the frames were rendered already, for {target.name}: used again"]
+        return []
 
     def check(self, header: Mapping[str, Any], facts: JobFacts) -> None:
         """Compare with what the folder was made for.  Raises ResumeError where it is other work."""
