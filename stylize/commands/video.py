@@ -7,6 +7,7 @@ import shlex
 import threading
 from dataclasses import asdict, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,7 @@ from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
     from stylize.api import Stylizer
-    from stylize.media.video.settings import VideoSettings
-    from stylize.video.batch import VideoTask
+    from stylize.sharding import Shard
     from stylize.video.dry_run import VideoPlan
     from stylize.video.report import Progress, VideoJob, VideoReport
 
@@ -84,6 +84,7 @@ def video(
     sources: tuple[str, ...],
     output: Path | None,
     dry_run: bool,
+    shard: Shard | None,
     ray: str | None,
     report: bool,
     json_: bool,
@@ -105,7 +106,7 @@ def video(
     from stylize.media.video.settings import VideoSettings
     from stylize.video.batch import find_tasks, passed_over
 
-    for name in ("jobs", "shard", "ray_cpus"):  # read where they are needed, off the context
+    for name in ("jobs", "ray_cpus"):  # read where they are needed, off the context
         del values[name]
     values["encoder_args"] = tuple(shlex.split(values["encoder_args"]))
     values["segment_seconds"] = values.pop("segment")
@@ -118,7 +119,17 @@ def video(
         check_report(report_path([task.target for task in tasks]), overwrite=settings.overwrite)
     quiet, chosen = ctx.obj["quiet"], asdict(style)
     with stop_on_terminate() as stop, Bars(quiet) as bars:
-        jobs = [_job(ctx, task, settings, bars, stop) for task in tasks]
+        jobs = [
+            replace(
+                task,
+                settings=settings,
+                shard=shard,
+                command=command_text(ctx, task.source, "-o", task.target, without=_OF_THE_RUN),
+                progress=partial(bars.update, task.source),
+                stop=stop,
+            )
+            for task in tasks
+        ]
         if ray is not None:
             reports = _on_cluster(ctx, jobs, style, bars, stop)
         else:
@@ -146,21 +157,6 @@ def _check_together(ctx: click.Context, style: StyleSettings) -> None:
         raise click.UsageError("--restart does not go with --shard: other jobs may be at work; delete the job's folder")
     if ctx.params["report"]:
         raise click.UsageError("--report does not go with --shard: there is no result before stylize join")
-
-
-def _job(ctx: click.Context, task: VideoTask, settings: VideoSettings, bars: Bars, stop: threading.Event) -> VideoJob:
-    from stylize.video.report import VideoJob
-
-    return VideoJob(
-        source=task.source,
-        target=task.target,
-        settings=settings,
-        shard=ctx.params["shard"],
-        command=command_text(ctx, task.source, "-o", task.target, without=_OF_THE_RUN),
-        skip_existing=task.several,
-        progress=lambda progress: bars.update(task.source, progress),
-        stop=stop,
-    )
 
 
 def _here(ctx: click.Context, jobs: list[VideoJob], stylizer: Stylizer, bars: Bars) -> list[VideoReport]:

@@ -12,10 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from stylize.distributed.pool import Pool, Work
-from stylize.distributed.worker import Failed, SegmentDone
+from stylize.distributed.worker import Failed
 from stylize.errors import fault
 from stylize.media.video.output import plan_output
 from stylize.media.video.probe import probe_video
+from stylize.sharding import Shard, shard_of_segment
 from stylize.video.finish import job_header
 from stylize.video.job import join_video
 from stylize.video.render import find_frames
@@ -82,7 +83,7 @@ class _Video:
         self.joining: Future[None] | None = None
         self._finished = finished
         self._store = SegmentStore(job.target)
-        self._missing: dict[int, Segment] = {}
+        self._missing: dict[Shard, Segment] = {}
         self._rounds = 0
 
     def begin(self) -> Iterator[Work]:
@@ -102,7 +103,7 @@ class _Video:
             self._fail(fault(error, self.job.source))
             return
         self._watch.resumed = self._done
-        yield from [self._work(segment) for segment in self._missing.values()]
+        yield from [self._work(shard) for shard in self._missing]
 
     def _prepare(self) -> None:
         job = self.job
@@ -115,41 +116,47 @@ class _Video:
     def _look(self) -> None:
         """Find which segments are missing; with none, the join begins."""
         job, settings = self.job, self.job.settings
-        with self._store.writing(job_header(self.output, settings, job.transform_key), job.facts, shared=True):
+        with self._store.writing(job_header(self.output, settings, job.transform_key), job, shared=True):
             times = find_frames(self._store, self.output, settings, stop=job.stop)
         segments = times.segments(settings.segment_seconds, self.output.time_base)
-        self._missing = {segment.number: segment for segment in self._store.chain(segments, times)[1]}
+        missing = self._store.chain(segments, times)[1]
         self._watch.total = len(times.ticks)
-        if not self._missing:
+        self._missing = {}
+        for place, segment in enumerate(segments):
+            if segment in missing:  # every segment is a share of its own
+                number = shard_of_segment(place, len(segments), len(segments), job.target.name)
+                self._missing[Shard(number=number, count=len(segments))] = segment
+        if not missing:
             self.joining = self.joiner.submit(self._join)
 
     @property
     def _done(self) -> int:
         return (self._watch.total or 0) - sum(segment.frames for segment in self._missing.values())
 
-    def _work(self, segment: Segment) -> Work:
+    def _work(self, shard: Shard) -> Work:
         source, target = str(self.job.source.absolute()), str(self.job.target.absolute())
+        settings = replace(self.job.settings, restart=False)
         return Work(
             method="segment",
-            arguments=lambda: (source, target, self.job.settings, segment.number),
-            done=lambda result: self._take(segment, result),
-            wanted=lambda: self.report.status == "interrupted" and self._missing.get(segment.number) == segment,
+            arguments=lambda: (source, target, settings, shard),
+            done=lambda result: self._take(shard, result),
+            wanted=lambda: self.report.status == "interrupted" and shard in self._missing,
         )
 
-    def _take(self, segment: Segment, result: SegmentDone | Failed) -> None:
+    def _take(self, shard: Shard, result: VideoReport | Failed) -> None:
         """A segment is there, or not."""
         if self.report.status != "interrupted" or self.joining is not None:
             return
         if isinstance(result, Failed):
             self._fail(result.message)
             return
-        if not result.moved and self._missing.pop(segment.number, None) is not None:
+        if self._missing.pop(shard, None) is not None:
             self._watch.tell(self._done)
-        if result.moved or not self._missing:
-            self._again()
+            if not self._missing:
+                self._again()
 
     def _again(self) -> None:
-        """The frames were others than thought, or all segments are there: see what is missing now."""
+        """All should be there: see whether it is, as workers may have found other frames than thought."""
         self._rounds += 1
         try:
             self._look()
@@ -159,8 +166,8 @@ class _Video:
         if self._missing and self._rounds >= ROUNDS:
             self._fail(f"{self.job.source} decodes to other frames each time: check the disk that it is on")
             return
-        for segment in self._missing.values():
-            self.pool.add(self._work(segment))
+        for shard in self._missing:
+            self.pool.add(self._work(shard))
 
     def _join(self) -> None:
         if self.job.stop.is_set():

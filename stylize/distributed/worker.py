@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +16,15 @@ from typing import TYPE_CHECKING
 from stylize import __version__
 from stylize.errors import InputError, fault
 from stylize.settings import StyleSettings
-from stylize.video.report import VideoJob
+from stylize.sharding import Shard
+from stylize.video.report import VideoJob, VideoReport
 
 if TYPE_CHECKING:
     from stylize.api import Stylizer
     from stylize.media.image.settings import ImageSettings
     from stylize.media.video.settings import VideoSettings
 
-__all__ = ["ClusterWorker", "Failed", "PhotoDone", "SegmentDone", "WorkerFacts"]
+__all__ = ["ClusterWorker", "Failed", "PhotoDone", "WorkerFacts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +59,6 @@ class PhotoDone:
     height: int
     notes: tuple[str, ...]
     """What could not be taken over."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentDone:
-    """A segment is in the job folder, or `moved`: the plan of frames was wrong and a new one is there."""
-
-    moved: bool = False
 
 
 class ClusterWorker:
@@ -123,46 +116,23 @@ class ClusterWorker:
             notes = (*picture.notes, *written.notes)
             return PhotoDone(data=result.read_bytes(), width=width, height=height, notes=notes)
 
-    def segment(self, source: str, target: str, settings: VideoSettings, number: int) -> SegmentDone | Failed:
-        """Make segment `number` of a video into the job folder of `target`; both paths are on a shared disk."""
-        try:
-            return self._segment(VideoJob(source=Path(source), target=Path(target), settings=settings), number)
-        except Exception as error:
-            return Failed(message=fault(error, source))
-
-    def _segment(self, job: VideoJob, number: int) -> SegmentDone:
-        from stylize.media.video.output import plan_output
+    def segment(self, source: str, target: str, settings: VideoSettings, shard: Shard) -> VideoReport | Failed:
+        """Make a share of a video's segments into the work folder of `target`; both paths are on a shared disk."""
         from stylize.media.video.probe import probe_video
-        from stylize.video.finish import job_header
-        from stylize.video.render import FramesDifferError, SegmentRenderer, find_frames
+        from stylize.video.job import run_video
         from stylize.video.store import SegmentStore
 
         assert self._stylizer is not None, "open comes first"
-        store, settings = SegmentStore(job.target), job.settings
-        times = store.frames()
-        for there, what in ((job.source.exists(), job.source), (times is not None, store.folder)):
-            if not there:
-                raise InputError(
-                    f"{what} is not to be seen on {platform.node()}: give source and result paths on a disk that all "
-                    "machines mount at the same place"
-                )
-        assert times is not None
-        output = plan_output(probe_video(job.source), job.target, settings)
-        segments = times.segments(settings.segment_seconds, output.time_base)
-        wanted = [segment for segment in segments if segment.number == number]
-        if not wanted:
-            return SegmentDone(moved=True)
-        renderer = SegmentRenderer(
-            output=output,
-            settings=settings,
-            transform=self._stylizer.transform_for(output.info, settings.fps),
-            store=store,
-            stop=threading.Event(),
+        job = VideoJob(
+            source=Path(source), target=Path(target), settings=settings, transform_key=self._stylizer.key, shard=shard
         )
-        with store.writing(job_header(output, settings, self._stylizer.key), job.facts, shared=True):
-            try:
-                renderer.stretch(wanted[0].first, wanted[0].stop, times)
-            except FramesDifferError:
-                find_frames(store, output, settings, decode=True)
-                return SegmentDone(moved=True)
-        return SegmentDone()
+        try:
+            for path in (job.source, SegmentStore(job.target).folder):
+                if not path.exists():
+                    raise InputError(
+                        f"{path} is not to be seen on {platform.node()}: give source and result paths on a disk that "
+                        "all machines mount at the same place"
+                    )
+            return run_video(job, self._stylizer.transform_for(probe_video(job.source), settings.fps))
+        except Exception as error:
+            return Failed(message=fault(error, source))

@@ -6,7 +6,6 @@ import glob
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from stylize.errors import InputError, fault
@@ -18,20 +17,10 @@ from stylize.video.job import run_video
 from stylize.video.report import VideoJob, VideoReport
 from stylize.video.store import with_unfinished
 
-__all__ = ["VideoTask", "find_tasks", "passed_over", "run_jobs"]
+__all__ = ["find_tasks", "passed_over", "run_jobs"]
 
 
-@dataclass(frozen=True)
-class VideoTask:
-    """One source and its target."""
-
-    source: Path
-    target: Path
-    several: bool = False
-    """One of several, so that a target that is there already is no fault."""
-
-
-def find_tasks(sources: Sequence[str], output: Path | None) -> list[VideoTask]:
+def find_tasks(sources: Sequence[str], output: Path | None) -> list[VideoJob]:
     """Match sources (files, folders, globs) with targets.
 
     One file, and an output that is no folder: that file.  Otherwise `output` is a folder; without one, results stand
@@ -42,7 +31,7 @@ def find_tasks(sources: Sequence[str], output: Path | None) -> list[VideoTask]:
     found = [pair for source in sources for pair in _expand(source, output)]
     several = len(found) > 1 or Path(sources[0]).is_dir()
     if output is not None and not several and not output.is_dir():
-        return [VideoTask(found[0][0], output)]
+        return [VideoJob(source=found[0][0], target=output)]
     places: dict[Path, Path] = {}
     for path, relative in found:
         place = path if output is None else output / relative
@@ -50,7 +39,7 @@ def find_tasks(sources: Sequence[str], output: Path | None) -> list[VideoTask]:
         if other != path:
             raise ValueError(f"{other} and {path} would both become {place}: give them in separate runs")
     results = assign_results(places, _suffix, mark=RESULT if output is None else "")
-    return [VideoTask(path, results[place], several) for place, path in places.items()]
+    return [VideoJob(source=path, target=results[place], skip_existing=several) for place, path in places.items()]
 
 
 def _files(folder: Path, output: Path | None) -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from stylize.video.store import (
     SHARED,
     SUFFIX,
     FrameTimes,
-    JobFacts,
     Segment,
     SegmentStore,
     check_target,
@@ -99,7 +99,7 @@ def run_video(job: VideoJob, transform: FrameTransform) -> VideoReport:
         with contextlib.nullcontext() if job.shard else locked(store.folder):
             if job.settings.restart:
                 store.clear(everything=True)
-            with store.writing(header, job.facts, shared=job.shard is not None):
+            with store.writing(header, job, shared=job.shard is not None):
                 _Run(job, transform, output, store, report, watch).go()
             if not job.shard and not job.settings.keep_work:
                 store.remove()
@@ -209,7 +209,7 @@ def find_jobs(path: Path) -> list[Path]:
     found: list[Path] = []
     if path.is_dir():
         for folder in sorted({journal.parent for journal in path.rglob(f".*{SUFFIX}/{SHARED}-*.jsonl")}):
-            found.append(folder.parent / Path(SegmentStore.at(folder).read().target).name)
+            found.append(folder.parent / SegmentStore.at(folder).read().target.name)
     if not found:
         done = " (it is there already)" if path.is_file() else ""
         raise InputError(f"{path}: no segments to join{done}: name the target that stylize video --shard was given")
@@ -241,23 +241,22 @@ def join_video(
     """
     watch = Watch(progress, stop or threading.Event())
     store = SegmentStore(target)
-    facts = store.read()
-    source = source or Path(facts.source)
-    kept = facts.settings
-    settings = facts.video_settings(verify=verify or kept["verify"], overwrite=overwrite or kept["overwrite"])
+    asked = store.read()
+    source, kept = source or asked.source, asked.settings
+    settings = replace(kept, verify=verify or kept.verify, overwrite=overwrite or kept.overwrite)
     report = VideoReport(source=str(source), target=str(target))
     check_target(source, target, overwrite=settings.overwrite)
     output = plan_output(probe_video(source), target, settings)
     report.warnings += output.notes
     with locked(store.folder):
-        store.check(job_header(output, settings, store.header["transform"]), facts)
+        store.check(job_header(output, settings, asked.transform_key), asked)
         times = store.frames()
         if times is None:
-            raise MissingSegmentsError(f"{target}: the video is not done: run {_command(facts)} again")
+            raise MissingSegmentsError(f"{target}: the video is not done: run {_command(asked)} again")
         segments = times.segments(settings.segment_seconds, output.time_base)
         records, missing = store.chain(segments, times)
         if missing:
-            raise MissingSegmentsError(_missing(target, facts, segments, missing))
+            raise MissingSegmentsError(_missing(target, asked, segments, missing))
         watch.total = watch.done = watch.resumed = len(times.ticks)
         try:
             finish_video(output, settings, store, records, times, report, watch)
@@ -272,22 +271,22 @@ def join_video(
     return report
 
 
-def _command(facts: JobFacts) -> str:
-    return facts.command or f"stylize video {facts.source} -o {facts.target}"
+def _command(job: VideoJob) -> str:
+    return job.command or f"stylize video {job.source} -o {job.target}"
 
 
-def _missing(target: Path, facts: JobFacts, segments: Sequence[Segment], missing: Sequence[Segment]) -> str:
+def _missing(target: Path, job: VideoJob, segments: Sequence[Segment], missing: Sequence[Segment]) -> str:
     """Which segments are missing, and how they are made."""
     places = [place for place, segment in enumerate(segments) if segment in missing]
     text = f"{target}: {len(places)} of {len(segments)} segments missing ({ranges(p + 1 for p in places)})"
-    if not facts.shards:
-        return f"{text}: run {_command(facts)} again"
-    name = Path(facts.target).name
-    owners = sorted({shard_of_segment(place, len(segments), facts.shards, name) for place in places})
-    wanted = [f"{owner}/{facts.shards}" for owner in owners]
+    if job.shard is None:
+        return f"{text}: run {_command(job)} again"
+    count = job.shard.count
+    owners = sorted({shard_of_segment(place, len(segments), count, job.target.name) for place in places})
+    wanted = [f"{owner}/{count}" for owner in owners]
     shown = ", ".join(wanted[:8]) + (f" and {len(wanted) - 8} more" if len(wanted) > 8 else "")
     each = f", and with {shown[len(wanted[0]) + 2 :]}" if len(wanted) > 1 else ""
-    return f"{text}: run `{_command(facts)} --shard {wanted[0]}`{each}, then join again"
+    return f"{text}: run `{_command(job)} --shard {wanted[0]}`{each}, then join again"
 
 
 def ranges(numbers: Any) -> str:

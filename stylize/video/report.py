@@ -13,7 +13,6 @@ from typing import Any
 
 from stylize.media.video.settings import VideoSettings
 from stylize.sharding import Shard
-from stylize.video.store import JobFacts
 
 __all__ = ["Progress", "StoppedError", "VideoJob", "VideoReport", "Watch"]
 
@@ -113,16 +112,30 @@ class VideoJob:
         message = f"{self.target} is there already: skipped (--overwrite makes it anew)"
         return VideoReport(source=str(self.source), target=str(self.target), status="skipped", message=message)
 
-    @property
-    def facts(self) -> JobFacts:
-        """How it was asked for, with absolute paths."""
+    def to_json(self) -> dict[str, Any]:
+        """How it was asked for, with absolute paths: enough to join its segments, or to have missing ones made."""
         values = asdict(self.settings)
-        return JobFacts(
-            source=str(self.source.absolute()),
-            target=str(self.target.absolute()),
-            settings={name: str(value) if isinstance(value, Fraction) else value for name, value in values.items()},
-            command=self.command,
-            shards=self.shard.count if self.shard else 0,
+        return {
+            "source": str(self.source.absolute()),
+            "target": str(self.target.absolute()),
+            "settings": {name: str(value) if isinstance(value, Fraction) else value for name, value in values.items()},
+            "command": self.command,
+            "shards": self.shard.count if self.shard else 0,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> VideoJob:
+        """What `to_json` told of, and a key; of a shard, the first."""
+        settings = {**values["settings"], "encoder_args": tuple(values["settings"]["encoder_args"])}
+        for name in ("fps", "segment_seconds"):
+            settings[name] = None if settings[name] is None else Fraction(settings[name])
+        return cls(
+            source=Path(values["source"]),
+            target=Path(values["target"]),
+            settings=VideoSettings(**settings),
+            transform_key=values["transform_key"],
+            command=values["command"],
+            shard=Shard(number=1, count=values["shards"]) if values["shards"] else None,
         )
 
 

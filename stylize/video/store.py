@@ -27,11 +27,11 @@ from typing import Any
 from stylize.errors import InputError, OutputError, ResumeError, StylizeError
 from stylize.journal import Journal, JournalContent, read_journal
 from stylize.media.ffmpeg import stem_for
-from stylize.media.video.settings import VideoSettings
 from stylize.settings import option_changes
+from stylize.video.report import VideoJob
 
 __all__ = [
-    "PART", "SHARED", "SUFFIX", "VERSION", "FrameTimes", "JobFacts", "Segment", "SegmentStore", "check_target",
+    "PART", "SHARED", "SUFFIX", "VERSION", "FrameTimes", "Segment", "SegmentStore", "check_target",
     "locked", "segment_bytes", "with_unfinished",
 ]  # fmt: skip
 
@@ -101,30 +101,6 @@ class FrameTimes:
         ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobFacts:
-    """How a job was asked for: enough to join its segments, and to say how missing ones are made."""
-
-    source: str
-    """Path of the video."""
-    target: str
-    """Path of the result."""
-    settings: dict[str, Any]
-    """The `VideoSettings`, as JSON values."""
-    command: str = ""
-    """The command line without its share."""
-    shards: int = 0
-    """Jobs of the array; 0 where the segments were not shared out so."""
-
-    def video_settings(self, **changed: Any) -> VideoSettings:
-        """The settings, some of them `changed`."""
-        values = {**self.settings, **changed}
-        values["encoder_args"] = tuple(values["encoder_args"])
-        for name in ("fps", "segment_seconds"):
-            values[name] = None if values[name] is None else Fraction(values[name])
-        return VideoSettings(**values)
-
-
 class SegmentStore:
     """The work folder of one target, as it is on the disk whenever a method is called."""
 
@@ -142,22 +118,22 @@ class SegmentStore:
         store.folder = folder
         return store
 
-    def read(self) -> JobFacts:
-        """Take over the header of what is there.  Raises InputError where there is nothing."""
-        for content in self._contents():
-            if content.header is not None and content.header.get("version") == VERSION:
-                facts = JobFacts(**content.header["job"])
-                self.header = {name: value for name, value in content.header.items() if name != "job"}
-                return facts
+    def read(self) -> VideoJob:
+        """How the work that is there was asked for.  Raises InputError where there is nothing."""
+        headers = [content.header for content in self._contents() if content.header is not None]
+        for header in sorted(headers, key=lambda header: int(header.get("job", {}).get("shards", 0))):
+            if header.get("version") == VERSION:
+                self.header = {name: value for name, value in header.items() if name != "job"}
+                return VideoJob.from_json({**header["job"], "transform_key": header["transform"]})
         raise InputError(f"{self.folder} holds no segments to join: run stylize video --shard first")
 
     @contextlib.contextmanager
-    def writing(self, header: Mapping[str, Any], facts: JobFacts, *, shared: bool) -> Iterator[None]:
+    def writing(self, header: Mapping[str, Any], job: VideoJob, *, shared: bool) -> Iterator[None]:
         """Make the folder, or go on in it, with a journal that is open for `add` and `add_frames`.
 
         Args:
             header: all that decides the encoded frames.
-            facts: how the job was asked for.
+            job: how it was asked for.
             shared: others may write to the folder at the same time.
 
         Raises:
@@ -168,8 +144,8 @@ class SegmentStore:
         name = f"{SHARED}-{secrets.token_hex(4)}.jsonl" if shared else "journal.jsonl"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.check(header, facts)
-            with Journal(self.folder / name, {**self.header, "job": asdict(facts)}) as self._journal:
+            self.check(header, job)
+            with Journal(self.folder / name, {**self.header, "job": job.to_json()}) as self._journal:
                 yield
         except OSError as error:
             raise OutputError(f"{self.folder} cannot be written ({error.strerror}): free some room") from error
@@ -187,7 +163,7 @@ class SegmentStore:
         for journal in sorted(self.folder.parent.glob(f".*{SUFFIX}/journal.jsonl")):
             other = SegmentStore.at(journal.parent)
             with contextlib.suppress(StylizeError, OSError):
-                target = self.folder.parent / Path(other.read().target).name
+                target = self.folder.parent / other.read().target.name
                 times = other.frames()
                 if target.exists() or other.header != json.loads(json.dumps(header)) or not (times and times.decoded):
                     continue
@@ -196,10 +172,10 @@ class SegmentStore:
                 return [f"the frames were rendered already, for {target.name}: used again"]
         return []
 
-    def check(self, header: Mapping[str, Any], facts: JobFacts) -> None:
+    def check(self, header: Mapping[str, Any], job: VideoJob) -> None:
         """Compare with what the folder was made for.  Raises ResumeError where it is other work."""
         self.header = json.loads(json.dumps(header))
-        asked = json.loads(json.dumps(facts.settings))
+        asked = json.loads(json.dumps(job.to_json()["settings"]))
         for there in (content.header for content in self._contents() if content.header is not None):
             if there.get("version") != VERSION:
                 raise ResumeError(

@@ -28,6 +28,7 @@ from stylize.errors import ClusterError
 from stylize.media.video.settings import VideoSettings
 from stylize.photos.job import FolderJob, stylize_folder
 from stylize.settings import StyleSettings
+from stylize.sharding import Shard
 from stylize.video.batch import run_jobs
 from stylize.video.report import VideoJob
 from stylize.video.store import SegmentStore
@@ -225,10 +226,10 @@ def test_paths_that_the_worker_does_not_see(tmp_path, style):
     """Both the source and the job folder have to be there."""
     worker = ClusterWorker(style, video=True)
     assert worker.open().key
-    gone = worker.segment(str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), VIDEO, 0)
+    gone = worker.segment(str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), VIDEO, Shard(number=1, count=1))
     assert isinstance(gone, Failed) and "in.mp4 is not to be seen" in gone.message and "mount" in gone.message
     source = make_clip(tmp_path / "in.mp4", frames=3)
-    gone = worker.segment(str(source), str(tmp_path / "out.mp4"), VIDEO, 0)
+    gone = worker.segment(str(source), str(tmp_path / "out.mp4"), VIDEO, Shard(number=1, count=1))
     assert isinstance(gone, Failed) and ".out.mp4.stylize is not to be seen" in gone.message
 
 
