@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from stylize.commands.options import stop_on_terminate
-from stylize.commands.video import Bars, report_lines
+from stylize.commands.video import Bars, exit_code, report_lines
 
 __all__ = ["join"]
 
@@ -68,4 +68,4 @@ def join(
             bars.say(report_lines(report, quiet, json_))
             if report.status == "interrupted":
                 ctx.exit(130)
-    ctx.exit(0 if all(report.status == "done" for report in reports) else 1)
+    ctx.exit(exit_code(reports))

@@ -106,17 +106,12 @@ def video(
     from stylize.media.video.settings import VideoSettings
     from stylize.video.batch import find_tasks, passed_over
 
-    for name in ("jobs", "ray_cpus"):  # read where they are needed, off the context
-        del values[name]
+    del values["jobs"], values["ray_cpus"]  # read where they are needed, off the context
     values["encoder_args"] = tuple(shlex.split(values["encoder_args"]))
     values["segment_seconds"] = values.pop("segment")
     settings = settings_or_usage(VideoSettings, **values)
     tasks = settings_or_usage(find_tasks, sources=sources, output=output)
-    _check_together(ctx, style)
-    if report:
-        from stylize.html_report import check_report, report_path
-
-        check_report(report_path([task.target for task in tasks]), overwrite=settings.overwrite)
+    _check_together(ctx, style, tasks)
     quiet, chosen = ctx.obj["quiet"], asdict(style)
     with stop_on_terminate() as stop, Bars(quiet) as bars:
         jobs = [
@@ -142,13 +137,15 @@ def video(
         _write_page(reports, {**chosen, **asdict(settings)}, quiet or json_)
     if not quiet and not json_ and (others := passed_over(sources, output)):
         click.echo(f"passed over: {counted(others)}", err=True)
-    if any(result.status in ("interrupted", "left") for result in reports):
-        ctx.exit(130)
-    ctx.exit(0 if all(result.status in ("done", "shard", "skipped") for result in reports) else 1)
+    ctx.exit(exit_code(reports))
 
 
-def _check_together(ctx: click.Context, style: StyleSettings) -> None:
-    """Options that do not go together are a usage error."""
+def _check_together(ctx: click.Context, style: StyleSettings, tasks: list[VideoJob]) -> None:
+    """Options that do not go together are a usage error; a page of the user's is not replaced."""
+    if ctx.params["report"]:
+        from stylize.html_report import check_report, report_path
+
+        check_report(report_path([task.target for task in tasks]), overwrite=ctx.params["overwrite"])
     if ctx.params["ray"] is not None:
         refuse_with_ray(ctx, style, "shard", "dry_run")
     if ctx.params["shard"] is None:
@@ -157,6 +154,13 @@ def _check_together(ctx: click.Context, style: StyleSettings) -> None:
         raise click.UsageError("--restart does not go with --shard: other jobs may be at work; delete the job's folder")
     if ctx.params["report"]:
         raise click.UsageError("--report does not go with --shard: there is no result before stylize join")
+
+
+def exit_code(reports: list[VideoReport]) -> int:
+    """Of a run: 0 where all is well, 130 where it was interrupted, else 1."""
+    if any(report.status in ("interrupted", "left") for report in reports):
+        return 130
+    return 0 if all(report.status in ("done", "shard", "skipped") for report in reports) else 1
 
 
 def _here(ctx: click.Context, jobs: list[VideoJob], stylizer: Stylizer, bars: Bars) -> list[VideoReport]:
