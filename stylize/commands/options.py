@@ -184,7 +184,7 @@ def command_text(ctx: click.Context, *arguments: object, without: Sequence[str] 
     for option in ctx.command.params:
         name = option.name or ""
         usual = ctx.get_parameter_source(name) in (None, ParameterSource.DEFAULT)
-        if not isinstance(option, click.Option) or name in without or usual:
+        if not isinstance(option, click.Option) or option.hidden or name in without or usual:
             continue
         value = ctx.params.get(name)
         if option.is_flag:
