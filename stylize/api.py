@@ -17,8 +17,8 @@ from stylize.media.video.source import VideoSource
 from stylize.model_choice import choose_model
 from stylize.pipeline import Pipeline
 from stylize.video.flow import FlowFilter
-from stylize.video.job import stylize_video
-from stylize.video.report import VideoReport
+from stylize.video.job import run_video
+from stylize.video.report import VideoJob, VideoReport
 from stylize.video.stylizer import VideoStylizer
 
 __all__ = ["Stylizer"]
@@ -53,7 +53,8 @@ class Stylizer(Pipeline):
         wanted = VideoSettings(**settings)
         with self._for_video() as stylizer:
             transform = stylizer.transform_for(probe_video(Path(source)), wanted.fps)
-            return stylize_video(Path(source), Path(target), transform, wanted, transform_key=stylizer.key)
+            job = VideoJob(source=Path(source), target=Path(target), settings=wanted, transform_key=stylizer.key)
+            return run_video(job, transform)
 
     def frames(self, source: Path | str) -> Iterator[Frame]:
         """Stylized frames of a video file, in order, each with its presentation time."""

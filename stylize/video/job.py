@@ -18,7 +18,6 @@ from stylize.errors import InputError, MediaError, OutputError, StylizeError
 from stylize.frame import FrameTransform
 from stylize.media.video.output import OutputPlan, plan_output
 from stylize.media.video.probe import probe_video
-from stylize.media.video.settings import VideoSettings
 from stylize.sharding import shard_of_segment
 from stylize.video.finish import finish_video, job_header
 from stylize.video.render import FramesDifferError, SegmentRenderer, expected_frames, find_frames
@@ -36,7 +35,6 @@ from stylize.video.store import (
 
 __all__ = [
     "MissingSegmentsError", "Progress", "VideoJob", "VideoReport", "find_jobs", "join_video", "ranges", "run_video",
-    "stylize_video",
 ]  # fmt: skip
 
 ATTEMPTS = 3
@@ -45,28 +43,6 @@ ATTEMPTS = 3
 
 class MissingSegmentsError(StylizeError):
     """Segments have still to be made; the message says which, and by what command."""
-
-
-def stylize_video(
-    source: Path,
-    target: Path,
-    transform: FrameTransform,
-    settings: VideoSettings,
-    *,
-    transform_key: str,
-    progress: Callable[[Progress], None] | None = None,
-    stop: threading.Event | None = None,
-) -> VideoReport:
-    """Turn `source` into `target`: `run_video`, with the parts of a `VideoJob` one by one."""
-    job = VideoJob(
-        source=source,
-        target=target,
-        settings=settings,
-        transform_key=transform_key,
-        progress=progress,
-        stop=stop or threading.Event(),
-    )
-    return run_video(job, transform)
 
 
 def run_video(job: VideoJob, transform: FrameTransform) -> VideoReport:

@@ -13,11 +13,9 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 from stylize.errors import InputError, ResumeError
 from stylize.frame import Frame, FrameTransform
@@ -36,8 +34,6 @@ _log = logging.getLogger(__name__)
 
 MANY = 2**62
 """More frames than any video has: the end of an open range."""
-
-ENCODE_QUEUE_BYTES = 32 << 20
 
 
 class FramesDifferError(Exception):
@@ -141,14 +137,21 @@ class SegmentRenderer:
             FramesDifferError: the frames are not those of `times`.
             StylizeError: decoding or encoding failed, or the source is another than before.
         """
-        records = _Records(self.store)
         checks: dict[int, int] = {}
         ticks = list(times.ticks[:first])
         waiting, began = 0.0, time.perf_counter()
         with contextlib.ExitStack() as stack:
             source, frames = self._open(stack, first, times)
-            records.source = source
-            writer = stack.enter_context(self._writer(records, times, source))
+            writer = stack.enter_context(
+                SegmentWriter(
+                    self.store,
+                    self.output,
+                    source,
+                    seconds=self.settings.segment_seconds,
+                    start=times.ticks[0] * self.output.time_base if times.ticks else None,
+                    stop=self.stop,
+                )
+            )
 
             def given() -> Iterator[Frame]:
                 nonlocal waiting
@@ -164,21 +167,21 @@ class SegmentRenderer:
                         return
                     checks[frame.index] = checksum(frame)
                     if frame.index == first - 1:
-                        records.before = checks[frame.index]
+                        writer.before = checks[frame.index]
                     if frame.index >= first - self.transform.context:
                         yield frame
 
             for frame in self.transform(given(), range(first, MANY if last is None else last)):
                 self._check(frame, len(ticks))
                 before = time.perf_counter()
-                writer.put(frame, checks[frame.index], self.stop)
+                writer.put(frame, checks[frame.index])
                 waiting += time.perf_counter() - before
                 ticks.append(int(frame.pts / self.output.time_base))
                 for index in [index for index in checks if index < len(ticks)]:
                     del checks[index]
                 self.tell(len(ticks) - first)
             self._add("transform", time.perf_counter() - began - waiting)
-            writer.finish(self.stop)
+            writer.finish()
             if not ticks:
                 raise _nothing_decoded(self.output.info)
             if last is not None and len(ticks) != last:
@@ -194,26 +197,6 @@ class SegmentRenderer:
         shape = (self.output.info.height, self.output.info.width, 3)
         if frame.index != expected or frame.data.shape != shape:
             raise ValueError(f"the transform gave frame {frame.index} {frame.data.shape}, not {expected} {shape}")
-
-    def _writer(self, records: _Records, times: FrameTimes, source: VideoSource) -> SegmentWriter:
-        base = self.output.time_base
-        start: Fraction | None = times.ticks[0] * base if times.ticks else None
-
-        def segment_of(pts: Fraction) -> int:
-            nonlocal start
-            start = pts if start is None else start
-            return int((pts - start) // self.settings.segment_seconds)
-
-        frame_bytes = max(1, self.output.info.width * self.output.info.height * 3)
-        return SegmentWriter(
-            records,
-            make_sink=self.output.sink,
-            images=self.output.kind == "images",
-            segment_of=segment_of,
-            time_base=base,
-            errors_now=lambda: source.errors,
-            room=max(1, min(16, ENCODE_QUEUE_BYTES // frame_bytes)),
-        )
 
     def _open(self, stack: contextlib.ExitStack, first: int, times: FrameTimes) -> tuple[VideoSource, Iterator[Frame]]:
         """The source from before frame `first` on, with the content of the frame before it proven where known."""
@@ -251,23 +234,6 @@ class SegmentRenderer:
             yield frame
         if times.complete and index != known - 1:
             raise FramesDifferError
-
-
-class _Records:
-    """Adds to each segment's record what the frame before it was."""
-
-    def __init__(self, store: SegmentStore) -> None:
-        self.part: Callable[[int], Path] = store.part
-        self.source: VideoSource | None = None
-        self.before: int | None = None
-        """Checksum of the frame before the next segment."""
-        self._store = store
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """See `stylize.video.segments.Records`."""
-        resized = self.source.resized if self.source else 0
-        self._store.add({**record, "before": self.before, "resized": resized})
-        self.before = record["source"]
 
 
 def checksum(frame: Frame) -> int:

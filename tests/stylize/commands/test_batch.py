@@ -75,7 +75,7 @@ def test_a_name_that_is_too_long_is_one_line(clips, tmp_path, skip_model):
     long = clips / f"{'x' * 246}.mp4"
     long.write_bytes((clips / "hike.mp4").read_bytes())
     done = run("video", skip_model, clips, expect=1)
-    assert [line for line in done.stderr.splitlines() if line.startswith("Error: ")][0].count("name too long") == 1
+    assert sum("name too long" in line for line in done.stderr.splitlines() if line.startswith("Error: ")) == 1
     assert (clips / "hike.firewatch.mp4").is_file()
     for options in ([], ["--dry-run"]):
         Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
@@ -94,7 +94,10 @@ def test_photos_of_a_dry_run_go_on_behind_a_bad_one(tmp_path, skip_model):
     assert "a.jpg: failed" in done.stdout and "1 photos" in done.stdout and "passed over 1 file (1 .txt)" in done.stdout
 
 
-@pytest.mark.parametrize("suffix", [".m2v", ".3g2", ".mxf", ".asf", ".f4v", ".divx", ".m2t", ".dv", ".insv", ".360", ".lrv", ".ts", ".MTS", ".wmv"])
+@pytest.mark.parametrize(
+    "suffix",
+    [".m2v", ".3g2", ".mxf", ".asf", ".f4v", ".divx", ".m2t", ".dv", ".insv", ".360", ".lrv", ".ts", ".MTS", ".wmv"],
+)
 def test_suffixes_of_videos_are_found(tmp_path, suffix):
     (tmp_path / f"a{suffix}").write_bytes(b"x")
     (tmp_path / "b.txt").write_bytes(b"x")

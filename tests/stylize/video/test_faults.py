@@ -16,12 +16,11 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from media import Identity, decode, make_clip, run_ffmpeg, stylized
+from media import Identity, decode, make_clip, run_ffmpeg, stylize_video, stylized
 
 from stylize.errors import InputError, OutputError, StylizeError
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
-from stylize.video.job import stylize_video
 from stylize.video.store import SegmentStore
 
 

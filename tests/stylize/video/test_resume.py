@@ -16,14 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import VFR, Blend, Identity, decode, make_clip, stylized
+from media import VFR, Blend, Identity, decode, make_clip, stylize_video, stylized
 
 from stylize.errors import OutputError, ResumeError
 from stylize.journal import Journal, read_journal
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.media.video.source import VideoSource
-from stylize.video.job import stylize_video
 from stylize.video.render import checksum, open_behind
 from stylize.video.store import SegmentStore
 
