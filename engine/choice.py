@@ -151,6 +151,8 @@ def _why_not_mnn(precision: str) -> str | None:
 
 def _why_not_by_mnn(folder: Path, spec: ModelSpec) -> str | None:
     """Why `mnn` is not the fastest for this model; None if it is."""
+    if spec.has_layout:
+        return "the model paints in layers"
     if not (folder / "generator.safetensors").is_file():
         return "the model has no generator.safetensors"
     if max(min(op.cin, op.cout) for op in spec.program.ops if op.kind == "conv" and op.kernel == 3) < WIDE:

@@ -30,10 +30,12 @@ from engine.backends.base import Backend, BackendOptions
 from engine.backends.frames import render_frames
 from engine.builder import reference_picture
 from engine.choice import open_backend
+from engine.conditions import Conditions, on_grid
 from engine.errors import BackendError, EngineError, OutOfMemoryError
 from engine.metrics import psnr
 from engine.model_store import find_model
-from engine.spec import ModelSpec, NormStatistics, look_weights
+from engine.probing import usual_conditions
+from engine.spec import ModelSpec
 from engine.tiling import Region, Tile
 
 SIZES = {"360p": (360, 640), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
@@ -168,11 +170,11 @@ def check(folder: Path, name: str, size: str, batch: int, reference: list[Any], 
             if not row.psnr >= BARS[name]:
                 row.status = f"failed: {row.psnr:.1f} dB, {BARS[name]:.0f} dB are needed"
             frames = np.repeat(reference_picture(height, width), batch, axis=0)
-            statistics = reference[0][1]
-            row.fps = batch / seconds_of(lambda: backend.render(frames, statistics), settings["seconds"])
+            conditions = _stretched(reference[0][1], height, width)
+            row.fps = batch / seconds_of(lambda: backend.render(frames, conditions), settings["seconds"])
             if batch == 1:
                 count = max(3, min(200, round(row.fps * settings["seconds"])))
-                row.stream_fps = count / streamed(backend, frames[0], statistics, count)
+                row.stream_fps = count / streamed(backend, frames[0], conditions, count)
             if limits is not None and name in GPU_BACKENDS:
                 bound = max(
                     spec.program.flops(height, width) / limits["flops"], traffic(spec, height, width) / limits["bytes"]
@@ -190,10 +192,16 @@ def check(folder: Path, name: str, size: str, batch: int, reference: list[Any], 
     return row
 
 
-def streamed(backend: Backend, frame: npt.NDArray[np.uint8], statistics: NormStatistics, count: int) -> float:
+def _stretched(conditions: Conditions, height: int, width: int) -> Conditions:
+    """Those of one picture for a frame of another size."""
+    inner = {name: values[:, 1:-1, 1:-1] for name, values in conditions.maps.items()}
+    return on_grid(Conditions(vectors=conditions.vectors, maps=inner), (height, width), (height, width))
+
+
+def streamed(backend: Backend, frame: npt.NDArray[np.uint8], conditions: Conditions, count: int) -> float:
     """Seconds for `count` frames, after two that warm up."""
     whole = Tile(Region(0, 0, *frame.shape[:2]), Region(0, 0, *frame.shape[:2]))
-    results = render_frames([backend], itertools.repeat((frame, statistics), count + 2), lambda size, limit: [whole])
+    results = render_frames([backend], itertools.repeat((frame, conditions), count + 2), lambda size, limit: [whole])
     next(results)
     next(results)
     start = time.perf_counter()
@@ -295,9 +303,8 @@ def main(
     try:
         folder = find_model(model or "full")
         spec = ModelSpec.load(folder)
-        look = look_weights(spec, spec.looks[0])
         with open_backend(folder, name="openvino", options=BackendOptions(precision="fp32")) as slow:
-            views = [(picture, slow.probe(picture, look)) for picture in pictures(photos, spec)]
+            views = [(picture, usual_conditions(slow, picture)) for picture in pictures(photos, spec)]
             reference = [(picture, s, slow.render(picture, s)) for picture, s in views]
     except EngineError as error:
         raise click.ClickException(str(error)) from error

@@ -22,10 +22,12 @@ import numpy as np
 from engine.backends.base import Backend, BackendOptions
 from engine.backends.frames import FrameRenderer, Rendering
 from engine.choice import CPU_BACKENDS, open_backend
+from engine.conditions import MAP_STRIDE, Conditions, on_grid
 from engine.errors import PlanError
 from engine.memory import default_tile
 from engine.model_store import find_model
-from engine.spec import F32, ModelSpec, NormStatistics, look_weights
+from engine.probing import with_look
+from engine.spec import F32, ModelSpec, look_weights
 from engine.tiling import TilePlan
 from stylize.frame import NOTHING, Image
 from stylize.model_choice import AUTO, choose_model, look_text, model_key, usual_backend
@@ -163,29 +165,33 @@ class Pipeline:
         share = min(max(position, 0.0), 1.0)
         return np.asarray(start * (1 - share) + end * share, np.float32)
 
-    def probe(self, image: Image, position: float = 0.0) -> NormStatistics:
-        """Statistics of a picture, taken from a thumbnail of it."""
+    def probe(self, image: Image, position: float = 0.0) -> Conditions:
+        """What a picture is rendered with, taken from a thumbnail of it."""
         return self.probe_view(self.view(image), position)
 
     def view(self, image: Image) -> Image:
         """The thumbnail of a picture that the probe is shown: a copy, RGB uint8 ``(h, w, 3)``."""
         height, width = image.shape[:2]
         scale = min(1.0, self.spec.probe_side / max(height, width))
-        view = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        # A layout has a cell for every so many pixels: its cells then cover the picture exactly.
+        unit = MAP_STRIDE if self.spec.has_layout else 1
+        view = _resize(image, *(max(1, round(side * scale / unit)) * unit for side in (height, width)))
         return view.copy() if view is image else view
 
-    def probe_view(self, view: Image, position: float = 0.0) -> NormStatistics:
-        """Statistics of a picture whose `view` was taken before."""
+    def probe_view(self, view: Image, position: float = 0.0) -> Conditions:
+        """What a picture is rendered with whose `view` was taken before."""
         started = time.perf_counter()
-        statistics = self._renderer.probe(self._pad(view), self.look_at(position))
+        weights = self.look_at(position)
+        padded = _pad(view, self.spec.view_multiple, self.spec.view_min_side)
+        conditions = with_look(self.spec, view, self._renderer.probe(padded, weights), weights)
         self.seconds["probe"] += time.perf_counter() - started
-        return statistics
+        return conditions
 
-    def render(self, image: Image, statistics: NormStatistics) -> Image:
-        """Stylize a picture with given statistics; the result has the picture's size."""
-        return self.begin(image, statistics).result()
+    def render(self, image: Image, conditions: Conditions) -> Image:
+        """Stylize a picture with given conditions; the result has the picture's size."""
+        return self.begin(image, conditions).result()
 
-    def begin(self, image: Image, statistics: NormStatistics) -> Stylizing:
+    def begin(self, image: Image, conditions: Conditions) -> Stylizing:
         """Begin to `render` a picture; as many as `depth` are under way at once."""
         started = time.perf_counter()
         height, width = image.shape[:2]
@@ -193,9 +199,10 @@ class Pipeline:
         if self.settings.detail > 0:
             scale = min(1.0, BASE_SIDE * self.settings.detail / max(height, width))
         work = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
-        rendering = self._renderer.submit(
-            self._pad(work), statistics, lambda size, limit: self.tile_plan(*size, limit).tiles
-        )
+        padded = _pad(work, self.spec.multiple, self.spec.min_side)
+        if conditions.maps:
+            conditions = on_grid(conditions, (work.shape[0], work.shape[1]), (padded.shape[0], padded.shape[1]))
+        rendering = self._renderer.submit(padded, conditions, lambda size, limit: self.tile_plan(*size, limit).tiles)
         self.seconds["render"] += time.perf_counter() - started
         return Stylizing(self, image, (work.shape[0], work.shape[1]), rendering)
 
@@ -203,15 +210,6 @@ class Pipeline:
     def depth(self) -> int:
         """Pictures that may be under way at once: more than one on a GPU."""
         return self._renderer.depth
-
-    def _pad(self, image: Image) -> Image:
-        """Mirror the right and lower border up to the sizes that the network takes."""
-        multiple, least = self.spec.multiple, self.spec.min_side
-        height, width = (max(least, -(-side // multiple) * multiple) for side in image.shape[:2])
-        if (height, width) == image.shape[:2]:
-            return np.ascontiguousarray(image)
-        bottom, right = height - image.shape[0], width - image.shape[1]
-        return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT), np.uint8)
 
     def tile_plan(self, height: int, width: int, limit: int | None = None) -> TilePlan:
         """How a padded picture is cut: as the settings say, else whole when memory and the backend allow.
@@ -288,6 +286,15 @@ class Stylizing:
             self._image = NOTHING
             self._pipeline.seconds["render"] += time.perf_counter() - started
         return self._result
+
+
+def _pad(image: Image, multiple: int, least: int) -> Image:
+    """Mirror the right and lower border up to the sizes that the network takes."""
+    height, width = (max(least, -(-side // multiple) * multiple) for side in image.shape[:2])
+    if (height, width) == image.shape[:2]:
+        return np.ascontiguousarray(image)
+    bottom, right = height - image.shape[0], width - image.shape[1]
+    return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT), np.uint8)
 
 
 def _resize(image: Image, height: int, width: int) -> Image:
