@@ -2,7 +2,7 @@
 
     lock                     held by whoever works on the video alone, or joins it
     journal.jsonl            the journal of the run on one machine
-    share-1f2e3d4c.jsonl     the journal of one run of a shard, or of a worker of a cluster
+    share-1f2e3d4c-77.jsonl  the journal of one run of a shard, or of a worker of a cluster
     000012.1f2e3d4c.mov      a finished segment (a folder for pictures)
 
 Every journal begins with what the work is about and how it was asked for.  Its other lines are the times of the
@@ -18,6 +18,7 @@ import json
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -45,6 +46,8 @@ SUFFIX = ".stylize"
 
 WHOLE, SHARED = "run", "share"
 """How the names of unfinished files begin: of a run that has the folder to itself, and of one that has not."""
+
+_thread = threading.local()
 
 _WAYS_OUT = "begin anew with --restart, or delete that folder"
 
@@ -125,6 +128,8 @@ class SegmentStore:
             if header.get("version") == VERSION:
                 self.header = {name: value for name, value in header.items() if name != "job"}
                 return VideoJob.from_json({**header["job"], "transform_key": header["transform"]})
+        if headers:
+            raise self._other_version
         raise InputError(f"{self.folder} holds no segments to join: run stylize video --shard first")
 
     @contextlib.contextmanager
@@ -141,7 +146,7 @@ class SegmentStore:
             OutputError: it cannot be written.
         """
         self._kind = SHARED if shared else WHOLE
-        name = f"{SHARED}-{secrets.token_hex(4)}.jsonl" if shared else "journal.jsonl"
+        name = f"{SHARED}-{_name_of_thread()}.jsonl" if shared else "journal.jsonl"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.check(header, job)
@@ -178,9 +183,7 @@ class SegmentStore:
         asked = json.loads(json.dumps(job.to_json()["settings"]))
         for there in (content.header for content in self._contents() if content.header is not None):
             if there.get("version") != VERSION:
-                raise ResumeError(
-                    f"{self.folder} holds the unfinished work of another version of this program: {_WAYS_OUT}"
-                )
+                raise self._other_version
             different = [name for name in self.header if there.get(name) != self.header[name]]
             options = option_changes(there["transform"], self.header["transform"])
             options += option_changes(there["job"]["settings"], asked, "overwrite", "restart", "verify", "keep_work")
@@ -190,6 +193,10 @@ class SegmentStore:
                     f"{self.folder} holds unfinished work with another {', '.join(different)}{named}: give the same "
                     f"(to every shard of a job, too), or {_WAYS_OUT}"
                 )
+
+    @property
+    def _other_version(self) -> ResumeError:
+        return ResumeError(f"{self.folder} holds the unfinished work of another version of this program: {_WAYS_OUT}")
 
     def _contents(self) -> list[JournalContent]:
         if (self.folder / "shards").exists():
@@ -293,6 +300,12 @@ def _remove(path: Path) -> None:
     else:
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _name_of_thread() -> str:
+    """The same for all that a thread does, and for nobody else: a worker makes hundreds of segments."""
+    _thread.name = getattr(_thread, "name", None) or secrets.token_hex(4)
+    return f"{_thread.name}-{os.getpid()}"  # a forked process has the name from its parent
 
 
 def with_unfinished(message: str, target: Path) -> str:

@@ -13,6 +13,7 @@ from stylize.errors import InputError, OutputError, ResumeError, fault
 from stylize.media.formats import VIDEO_SUFFIXES
 from stylize.settings import StyleSettings
 from stylize.video.batch import find_tasks, passed_over
+from stylize.video.job import join_video
 from stylize.video.store import SegmentStore
 
 QUICK = ["--preset", "ultrafast", "--codec", "lossless", "--threads", "1", "--smoothing", "0.2"]
@@ -133,7 +134,12 @@ def test_work_of_another_version_is_refused(clips, tmp_path):
     (work / "journal.jsonl").write_text('{"version":1,"source":"x","transform":"y"}\n')
     with pytest.raises(ResumeError, match=r"another version of this program.*--restart"):
         stylized(clips / "hike.mp4", tmp_path / "out.mp4")
+    with pytest.raises(ResumeError, match="another version of this program"):
+        join_video(tmp_path / "out.mp4")
     assert stylized(clips / "hike.mp4", tmp_path / "out.mp4", restart=True).frames_out == 6
+    (work / "shards").mkdir(parents=True)
+    with pytest.raises(ResumeError, match="another version of this program"):
+        stylized(clips / "hike.mp4", tmp_path / "out.mp4", overwrite=True)
 
 
 def test_settings_are_the_same_by_what_they_mean(skip_model, tmp_path):
