@@ -13,6 +13,7 @@ from engine.conditions import MAP_STRIDE
 from engine.emit import emit
 from engine.graph_writer import EXACT, GraphWriter, Weights
 from engine.layers import SKY_LUT
+from engine.layout import TONES
 from engine.operations import Op
 from engine.shader import EDGE, FLATTEST, SUN_SLOPE, phase_kernels
 from engine.spec import ModelSpec
@@ -147,17 +148,22 @@ def _five_planes(g: GraphWriter, op: Op) -> str:
     x = g.node("Mul", [g.node("Cast", ["tiles"], to=TensorProto.FLOAT), g.number(1 / 255)])
     x = g.node("Transpose", [x], perm=[0, 3, 1, 2])  # what is computed before it keeps it from being moved
     area = np.ones((1, 1, op.stride, op.stride)) / op.stride**2
-    colours = np.concatenate([2 * np.eye(3), np.tile(LUMA, (2, 1))])[:, :, None, None]
-    x = _exact_conv(g, x, "planes", colours * area, [-1.0] * 3 + [0.0] * 2, op.stride)
+    steps = np.diff(TONES)  # of the land's tone, each a clipped ramp from one knot to the next
+    ramps = len(steps) + 1  # and the sky's
+    colours = np.concatenate([2 * np.eye(3), np.tile(LUMA, (ramps, 1))])[:, :, None, None]
+    x = _exact_conv(g, x, "planes", colours * area, [-1.0] * 3 + [0.0] * ramps, op.stride)
     ones, zeros = (g.constant(f"three_{i}", np.full((1, 3, 1, 1), i)) for i in (1.0, 0.0))
-    lo, hi = _scalar(g, "tone", [0, 2]), _scalar(g, "tone", [1, 3])
+    lo, hi = _scalar(g, "tone", [0, 1, 2, 3, 5]), _scalar(g, "tone", [1, 2, 3, 4, 6])
     offset, scale = g.node("Concat", [zeros, lo], axis=1), g.node("Concat", [ones, g.node("Sub", [hi, lo])], axis=1)
     x = g.node("Div", [g.node("Sub", [x, offset]), scale])
     bounds = [
-        g.constant(f"bounds_{i}", np.reshape([a] * 3 + [b] * 2, (1, 5, 1, 1)))
-        for i, a, b in ((0, -2, -0.2), (1, 2, 1.2))
+        g.constant(f"bounds_{i}", np.reshape([rgb] * 3 + [land] * len(steps) + [sky], (1, 3 + ramps, 1, 1)))
+        for i, rgb, land, sky in ((0, -2, 0, -0.2), (1, 2, 1, 1.2))
     ]
-    return g.node("Min", [g.node("Max", [x, bounds[0]]), bounds[1]])
+    x = g.node("Min", [g.node("Max", [x, bounds[0]]), bounds[1]])
+    mix = np.zeros((FIVE, 3 + ramps, 1, 1))
+    mix[range(3), range(3)], mix[3, 3:-1, 0, 0], mix[4, -1] = 1, steps, 1
+    return _exact_conv(g, x, "tones_of_ramps", mix)
 
 
 def _near(g: GraphWriter, start: int, cell: int, stride: int = 1) -> str:

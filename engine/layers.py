@@ -9,8 +9,8 @@
 
     `planes`
         ``x``, the map ``layout`` and the vector ``tone`` -> seven planes: RGB, the tones of land and sky, sky, depth.
-        A tone is ``(luma - lo) / (hi - lo)``, clipped to -0.2..1.2, for the lo and hi of `engine.layout`.  ``stride``
-        shrinks them by average pooling.
+        The land's tone runs from knot to knot of luma through `engine.layout.TONES`; the sky's is
+        ``(luma - lo) / (hi - lo)``, clipped to -0.2..1.2.  ``stride`` shrinks them by average pooling.
     `fields`
         The last convolution's output, added to what it is a residual on: sky, depth, tone of the land, tone of the
         sky, the planes shrunk once more by ``stride``.  In float32, as is all that follows.
@@ -28,12 +28,12 @@ from typing import Any
 from engine.errors import ModelError
 from engine.operations import Op, OperationList
 
-__all__ = ["LAND_LUT", "LAYOUT_CHANNELS", "RESIDUALS", "SKY_LUT", "TONES", "layers_operations"]
+__all__ = ["LAND_LUT", "LAYOUT_CHANNELS", "RESIDUALS", "SKY_LUT", "TONE_VECTOR", "layers_operations"]
 
 LAYOUT_CHANNELS = 4
 """Sky, depth, sky coordinate, glow of the sun."""
-TONES = 4
-"""Length of the vector `tone`: lo and hi of the land's luma, lo and hi of the sky's."""
+TONE_VECTOR = 7
+"""Length of the vector `tone`: five knots of the land's luma, lo and hi of the sky's; see `engine.layout`."""
 SKY_LUT = (3, 17, 64)
 """Shape of the sky's table: RGB by cloud and place."""
 LAND_LUT = (3, 64, 33)

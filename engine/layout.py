@@ -5,19 +5,36 @@ All of it is small: a view of some 384 pixels and its layout with one cell for e
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from engine.conditions import MAP_STRIDE, Conditions
 
-__all__ = ["complete", "find_sun", "glow_around", "horizon", "tone_range", "view_luma"]
+__all__ = ["TONES", "complete", "find_sun", "glow_around", "horizon", "sky_range", "tone_knots", "view_luma"]
 
 F32 = npt.NDArray[np.float32]
 
-SHADOW, LIGHT = 0.03, 0.97
-"""Percentiles of luma that become 0 and 1 of a tone."""
-LEAST_RANGE = 0.25
-"""Of luma that a tone spreads over 0..1."""
+TONES = (0.0, 1 / 6, 1 / 2, 5 / 6, 1.0)
+"""Of the land at the five knots of its luma.  With three steps the borders fall on the three in the middle."""
+LAND_SPAN = (0.02, 0.98)
+"""Percentiles of the land's luma that are the first and the last knot."""
+LAND_LEAST = 0.2
+"""Between the first and the last knot, of luma."""
+EVEN = 0.25
+"""Share of evenly spaced knots in the land's: no two come too near to each other."""
+ROUNDS = 12
+"""Of k-means: few, and of a blurred histogram, because classes that settle fully change over at once."""
+BLUR = 4.0
+"""Standard deviation of that blur, in levels."""
+DAMPING = 0.1
+"""Of a class's middle in k-means: how much of the old one stays."""
+LEVELS = 256
+"""Of luma that are told apart."""
+SKY_SPAN = (0.03, 0.97)
+"""Percentiles of the sky's luma that become 0 and 1 of its tone."""
+SKY_LEAST = 0.25
+"""Of luma that the sky's tone spreads over 0..1."""
 LOWEST = 0.995
 """Share of the sky's area that lies above the horizon."""
 PRIOR = 0.001
@@ -35,7 +52,8 @@ def complete(view: npt.NDArray[np.uint8], found: Conditions) -> Conditions:
         found: what it has returned: the map `layout` with sky and depth; cells beyond the view are dropped.
 
     Returns:
-        The vector `tone` ``(4,)`` and the map `layout` ``(4, H/8, W/8)``: sky, depth, sky coordinate, glow.
+        The vector `tone` ``(7,)``, five knots of the land and lo and hi of the sky; the map
+        `layout` ``(4, H/8, W/8)``: sky, depth, sky coordinate, glow.
 
     Raises:
         ValueError: the view's sides are no multiples of 8.
@@ -45,7 +63,9 @@ def complete(view: npt.NDArray[np.uint8], found: Conditions) -> Conditions:
         raise ValueError(f"a view has sides that are multiples of {MAP_STRIDE}, got {height} x {width}")
     layout = found.maps["layout"][:2, : height // MAP_STRIDE, : width // MAP_STRIDE]
     sky, luma = layout[0], view_luma(view)
-    tone = np.array([*tone_range(luma, 1 - sky), *tone_range(luma, sky)], np.float32)
+    smooth = np.asarray(cv2.GaussianBlur(luma, (0, 0), 1.0), np.float32)  # grain is no tone
+    share = _certain(np.asarray(cv2.resize(sky, (width, height)), np.float32))
+    tone = np.array([*tone_knots(smooth, 1 - share), *sky_range(smooth, share)], np.float32)
     rows = (np.arange(len(sky)) + 0.5) / len(sky)
     v = np.clip(rows / horizon(sky), 0, 1)[:, None] * np.ones_like(sky)
     glow = glow_around(find_sun(luma, sky), (len(sky), sky.shape[1]))
@@ -60,22 +80,57 @@ def view_luma(view: npt.NDArray[np.uint8]) -> F32:
     return np.asarray(view.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255, np.float32)
 
 
-def tone_range(luma: F32, share: F32) -> tuple[float, float]:
-    """3rd and 97th percentile of luma, at least 0.25 apart.
+def tone_knots(luma: F32, share: F32) -> F32:
+    """Luma at which the land's tone takes the values of `TONES`, rising, ``(5,)``.
 
-    `share`: how much of every cell belongs, 0..1 ``(h, w)``.
+    The first and the last are percentiles.  Between them lie the borders of four classes of luma (k-means in one
+    dimension, started evenly), so that steps of tone fall between the picture's own shades and cut no flat area in
+    two.  Every border divides the counts of its level in proportion: knots move with the picture and never jump.
+
+    Args:
+        luma: in 0..1, of any shape.
+        share: how much of every pixel is land, 0..1, of the same shape.
     """
-    weights = _spread(share)
-    levels = np.minimum((luma * 256).astype(np.int64), 255)
-    counts = np.bincount(levels.reshape(-1), weights.reshape(-1), minlength=256)
-    low, high = _quantiles(counts + PRIOR * luma.size / 256, (SHADOW, LIGHT))
-    return low, max(high, low + LEAST_RANGE)
+    counts = _counts(luma, share)
+    lo, hi = _quantiles(counts, LAND_SPAN)
+    hi = max(hi, lo + LAND_LEAST)
+    edges = np.linspace(0, 1, LEVELS + 1)
+    levels = np.clip((edges[1:] + edges[:-1]) / 2, lo, hi)
+    soft = cv2.GaussianBlur(counts[None], (0, 0), BLUR, borderType=cv2.BORDER_REFLECT)[0]
+    below = [np.concatenate([[0.0], np.cumsum(c)]) for c in (soft, soft * levels)]
+    classes = len(TONES) - 1
+    middles = lo + (np.arange(classes) + 0.5) / classes * (hi - lo)
+    for _ in range(ROUNDS):
+        borders = np.concatenate([[0.0], (middles[1:] + middles[:-1]) / 2, [1.0]])
+        count, total = (np.diff(np.interp(borders, edges, b)) for b in below)
+        middles = (1 - DAMPING) * total / count + DAMPING * middles
+    even = np.linspace(lo, hi, len(TONES))
+    knots = np.concatenate([[lo], (middles[1:] + middles[:-1]) / 2, [hi]])
+    return np.asarray((1 - EVEN) * knots + EVEN * even, np.float32)
+
+
+def sky_range(luma: F32, share: F32) -> tuple[float, float]:
+    """3rd and 97th percentile of luma, at least 0.25 apart; `share`: how much of every pixel is sky, 0..1."""
+    low, high = _quantiles(_counts(luma, share), SKY_SPAN)
+    return low, max(high, low + SKY_LEAST)
+
+
+def _counts(luma: F32, share: F32) -> npt.NDArray[np.float64]:
+    """Weighted histogram of luma, with a little of every level."""
+    levels = np.clip(luma * LEVELS, 0, LEVELS - 1).astype(np.int64)
+    counts = np.bincount(levels.reshape(-1), share.reshape(-1), minlength=LEVELS)
+    return np.asarray(counts + PRIOR * luma.size / LEVELS, np.float64)
 
 
 def horizon(sky: F32) -> float:
     """Where the sky ends, in heights of the picture: the 99.5th percentile of its rows."""
-    rows = np.clip((sky - 0.3) / 0.4, 0, 1).sum(axis=1)  # what is uncertain all over the land is no sky
+    rows = _certain(sky).sum(axis=1)
     return _quantiles(rows + PRIOR * sky.size / len(rows), (LOWEST,))[0]
+
+
+def _certain(sky: F32) -> F32:
+    """Shares of sky and land 0..1: what is uncertain all over the land is no sky, and the reverse."""
+    return np.asarray(np.clip((sky - 0.3) / 0.4, 0, 1), np.float32)
 
 
 def _spread(cells: F32) -> F32:

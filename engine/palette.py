@@ -40,10 +40,10 @@ TO_LAB = np.array(
 class Shading:
     """Settings of the shader that are no colours: the vector `controls`."""
 
-    tone_levels: float = 4.0
-    """Steps of the land's tone."""
-    cloud_levels: float = 5.0
-    """Steps of the clouds."""
+    tone_levels: float = 3.0
+    """Steps of the land's tone: three make four tones, and borders at the knots of `engine.layout.TONES`."""
+    cloud_levels: float = 2.0
+    """Steps of the clouds: two make three shades.  An even number keeps a clear sky, 0.5, off the borders."""
     glow: float = 0.35
     """How far the sky around the sun takes the colours of the horizon."""
     disc: float = 0.9

@@ -38,7 +38,7 @@ import numpy.typing as npt
 
 from engine.architecture import Program
 from engine.errors import ModelError
-from engine.layers import LAND_LUT, LAYOUT_CHANNELS, SKY_LUT, TONES
+from engine.layers import LAND_LUT, LAYOUT_CHANNELS, SKY_LUT, TONE_VECTOR
 from engine.shader import CONTROLS
 
 __all__ = ["F32", "ModelSpec", "look_weights", "sha256"]
@@ -98,7 +98,7 @@ class ModelSpec:
         """Vectors that `render` takes, and their shapes without the batch."""
         if not self.has_layout:
             return {"scale": (self.norm_channels,), "shift": (self.norm_channels,)}
-        return {"tone": (TONES,), "sky_lut": SKY_LUT, "land_lut": LAND_LUT, "controls": (len(CONTROLS),)}
+        return {"tone": (TONE_VECTOR,), "sky_lut": SKY_LUT, "land_lut": LAND_LUT, "controls": (len(CONTROLS),)}
 
     @property
     def render_maps(self) -> dict[str, tuple[int, ...]]:

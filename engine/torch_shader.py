@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.conditions import MAP_STRIDE
 from engine.layers import RESIDUALS
+from engine.layout import TONES
 from engine.shader import EDGE, FLATTEST, SUN_SLOPE
 
 if TYPE_CHECKING:
@@ -34,17 +35,21 @@ def fields_planes(x: Tensor, layout: Tensor, tone: Tensor) -> Tensor:
     Args:
         x: RGB ``(N, 3, H, W)`` in -1..1, already shrunk by the model's `pool` (average pooling).
         layout: sky and depth in 0..1 ``(N, 2, H, W)``: the layout at stride 8, enlarged bilinearly.
-        tone: lo and hi of the land's luma, lo and hi of the sky's, in 0..1, ``(N, 4)``; see `engine.layout`.
+        tone: five knots of the land's luma, lo and hi of the sky's, in 0..1, ``(N, 7)``; see `engine.layout`.
 
     Returns:
-        RGB, tone of the land, tone of the sky (0 at lo, 1 at hi, -0.2..1.2), sky, depth.
+        RGB, tone of the land (`engine.layout.TONES` at the knots, between them linear), tone of the sky (0 at lo, 1 at
+        hi, -0.2..1.2), sky, depth.
     """
     import torch
 
     r, g, b = x.unbind(1)
     luma = (LUMA[0] * r + LUMA[1] * g + LUMA[2] * b)[:, None] / 2 + 0.5
-    lo, hi = tone[:, 0::2, None, None], tone[:, 1::2, None, None]
-    return torch.cat([x, ((luma - lo) / (hi - lo)).clamp(-0.2, 1.2), layout], 1)
+    knots = tone[:, :, None, None]
+    ramps = ((luma - knots[:, :4]) / (knots[:, 1:5] - knots[:, :4])).clamp(0, 1)
+    land = (ramps * ramps.new_tensor(TONES).diff()[:, None, None]).sum(1, keepdim=True)
+    sky = ((luma - knots[:, 5:6]) / (knots[:, 6:] - knots[:, 5:6])).clamp(-0.2, 1.2)
+    return torch.cat([x, land, sky, layout], 1)
 
 
 def add_planes(residual: Tensor, planes: Tensor, stride: int) -> Tensor:

@@ -75,7 +75,7 @@ def given(height: int, width: int, *, seed: int = 0) -> Conditions:
     layout = np.stack([ridge - y + 0.5, 1 - y, y / 0.6, 1 - 2 * np.hypot(y - 0.2, x - 0.7)])
     rng = np.random.default_rng(seed)
     vectors = {
-        "tone": np.array([0.1, 0.7, 0.4, 0.9], np.float32),
+        "tone": np.array([0.1, 0.25, 0.4, 0.62, 0.7, 0.4, 0.9], np.float32),
         "sky_lut": rng.random((3, 17, 64), np.float32),
         "land_lut": rng.random((3, 64, 33), np.float32),
         "controls": np.array([4, 5, 0.3, 0.8], np.float32),
@@ -141,7 +141,7 @@ def test_what_does_not_fit(opened: Backend) -> None:
         opened.probe(np.stack([landscape(32, 32)] * 2), look)
     with pytest.raises(ValueError, match="multiples of 8 from 16 up, got 36 x 48"):
         opened.render(landscape(36, 48)[None], given(32, 48))
-    with pytest.raises(ValueError, match=r"conditions of another model: .* takes \{'tone': \(4,\)"):
+    with pytest.raises(ValueError, match=r"conditions of another model: .* takes \{'tone': \(7,\)"):
         opened.render(tiles, Conditions.of_norm(scale=np.ones(4, np.float32), shift=np.ones(4, np.float32)))
     with pytest.raises(ValueError, match=r"takes maps \{'layout': \(4, 6, 8\)\} for 32 x 48 pixels, got .*4, 8, 8"):
         opened.render(tiles, given(48, 48))
@@ -225,6 +225,19 @@ def test_parity_with_the_trained_networks(kind: str, trunk: str, tmp_path: Path)
         expected = shade(smooth[0].numpy(), places, *tables, factor)
         picture = running.render(image[None], conditions)[0]
     assert psnr(picture, np.round(expected * 255).astype(np.uint8)) >= 70
+
+
+def test_planes_are_what_they_are_said_to_be() -> None:
+    """Tones by interpolation in numpy, of luma in 0..1."""
+    x, layout = np.random.default_rng(0).random((1, 3, 4, 6)), np.random.default_rng(1).random((1, 2, 4, 6))
+    tone = np.array([[0.1, 0.25, 0.4, 0.62, 0.7, 0.4, 0.9]])
+    inputs = (torch.from_numpy(a).float() for a in (x * 2 - 1, layout, tone))
+    found = fields_planes(*inputs)[0].numpy()
+    luma = np.einsum("c,chw->hw", [0.299, 0.587, 0.114], x[0])
+    np.testing.assert_allclose(found[:3], x[0] * 2 - 1, atol=1e-6)
+    np.testing.assert_allclose(found[3], np.interp(luma, tone[0, :5], [0, 1 / 6, 1 / 2, 5 / 6, 1]), atol=1e-5)
+    np.testing.assert_allclose(found[4], np.clip((luma - 0.4) / 0.5, -0.2, 1.2), atol=1e-5)
+    np.testing.assert_allclose(found[5:], layout[0], atol=1e-6)
 
 
 def test_a_checkpoint_without_what_the_config_says(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.conditions import Conditions, mean_conditions, on_grid
-from engine.layout import complete, find_sun, glow_around, horizon, tone_range, view_luma
+from engine.layout import TONES, complete, find_sun, glow_around, horizon, sky_range, tone_knots, view_luma
 from engine.palette import PALETTES, Palette, Shading, from_oklab, palette_vectors, to_oklab
 
 
@@ -24,24 +24,56 @@ def scene(height: int = 192, width: int = 256, ridge: int = 80) -> tuple[Any, An
     return view, layout
 
 
-def test_tone_is_made_of_percentiles() -> None:
+def shaded(levels: list[float], counts: list[int]) -> Any:
+    """Luma of flat areas of some sizes."""
+    return np.repeat(np.array(levels, np.float32), counts)
+
+
+def test_tone_of_sky_and_land() -> None:
     view, layout = scene()
-    luma = view @ np.array([0.299, 0.587, 0.114]) / 255
-    expected = [*np.percentile(luma[80:], [3, 97]), *np.percentile(luma[:80], [3, 97])]
-    # A luma range of 0.25 at the least: that of this sky is narrower.
-    expected[3] = max(expected[3], expected[2] + 0.25)
-    found = complete(view, Conditions(vectors={}, maps={"layout": layout}))
-    np.testing.assert_allclose(found.vectors["tone"], expected, atol=6e-3)
+    # Flat, so that smoothing changes nothing but the borders; five shades of the sky.
+    view[:80] = np.linspace(130, 250, 256).astype(np.uint8)[:, None]
+    view[80:] = np.repeat([20, 60, 100, 140], 64)[:, None]
+    tone = complete(view, Conditions(vectors={}, maps={"layout": layout})).vectors["tone"]
+    assert tone.shape == (7,) and tone.dtype == np.float32
+    borders = 0.75 * np.array([40, 80, 120]) / 255 + 0.25 * np.linspace(20, 140, 5)[1:-1] / 255
+    np.testing.assert_allclose(tone[:5], [20 / 255, *borders, 140 / 255], atol=8e-3)
+    np.testing.assert_allclose(tone[5:], np.percentile(view[:80], [3, 97]) / 255, atol=8e-3)
+
+
+def test_steps_of_tone_fall_between_the_shades_of_a_picture() -> None:
+    """Of four shades of unequal sizes every one has a tone of its own."""
+    shades = [0.2, 0.42, 0.6, 0.9]
+    luma = shaded(shades, [4000, 3000, 1500, 1500])
+    knots = tone_knots(luma, np.ones_like(luma))
+    assert knots.shape == (len(TONES),) and knots.dtype == np.float32
+    assert all(a < b < c for a, b, c in zip(shades, knots[1:4], shades[1:], strict=False))
+    # with three steps each of them has a tone of its own: 0, 1, 2, 3 of 3
+    assert np.rint(np.interp(shades, knots, TONES) * 3).tolist() == [0, 1, 2, 3]
+
+
+def test_knots_move_with_the_picture_and_never_jump() -> None:
+    rng = np.random.default_rng(4)
+    luma = np.clip(np.concatenate([rng.normal(m, 0.07, 3000) for m in (0.3, 0.4, 0.55)]), 0, 1).astype(np.float32)
+    brighter = [tone_knots(np.float32(0.002 * i) + luma, np.ones_like(luma)) for i in range(100)]
+    assert np.abs(np.diff(brighter, axis=0)).max() < 0.01
+    assert brighter[-1] == pytest.approx(brighter[0] + 0.2, abs=0.02)
+    half = np.where(luma > 0.45, 1, 0).astype(np.float32)
+    leaving = [tone_knots(luma, 1 - half * i / 1000) for i in range(900, 1001)]  # what is bright turns into sky
+    assert np.abs(np.diff(leaving, axis=0)).max() < 0.02 and leaving[-1][4] < 0.7
+    flat = tone_knots(np.full(1000, 0.5, np.float32), np.ones(1000, np.float32))
+    assert np.diff(flat).min() > 0.01 and flat[-1] - flat[0] >= 0.2 - 1e-6
 
 
 def test_where_there_is_no_sky_its_tone_is_nothing_in_particular() -> None:
     view, _ = scene()
     luma = view_luma(view)
-    none = np.zeros((24, 32), np.float32)
-    assert tone_range(luma, none) == pytest.approx((0.03, 0.97), abs=0.01)
+    none = np.zeros_like(luma)
+    assert sky_range(luma, none) == pytest.approx((0.03, 0.97), abs=0.01)
     little = none.copy()
-    little[0, 0] = 1e-3  # continuous: a trace of sky changes next to nothing
-    np.testing.assert_allclose(tone_range(luma, little), tone_range(luma, none), atol=0.01)
+    little[:8, :8] = 1e-3  # continuous: a trace of sky changes next to nothing
+    np.testing.assert_allclose(sky_range(luma, little), sky_range(luma, none), atol=0.01)
+    np.testing.assert_allclose(tone_knots(luma, none), [0.02, 0.26, 0.5, 0.74, 0.98], atol=0.01)
 
 
 def test_sky_coordinate_runs_from_the_top_to_the_horizon() -> None:
@@ -104,13 +136,13 @@ def test_a_map_on_the_grid_shows_the_same_place() -> None:
 def test_means_are_elementwise() -> None:
     def made(value: float) -> Conditions:
         return Conditions(
-            vectors={"tone": np.full(4, value, np.float32)}, maps={"layout": np.full((4, 2, 3), -value, np.float32)}
+            vectors={"tone": np.full(7, value, np.float32)}, maps={"layout": np.full((4, 2, 3), -value, np.float32)}
         )
 
     mean = mean_conditions([made(1.0), made(4.0)], [3.0, 1.0])
     assert (mean.vectors["tone"] == 1.75).all() and (mean.maps["layout"] == -1.75).all()
     assert mean.maps["layout"].shape == (4, 2, 3) and mean.maps["layout"].dtype == np.float32
-    other = Conditions(vectors={"tone": np.zeros(4, np.float32)})
+    other = Conditions(vectors={"tone": np.zeros(7, np.float32)})
     with pytest.raises(ValueError, match="no mean of different conditions"):
         mean_conditions([made(1.0), other], [1.0, 1.0])
     again = pickle.loads(pickle.dumps(made(2.0)))
@@ -158,7 +190,7 @@ def test_palettes_mix_halfway() -> None:
     black, white = (Palette(sky=(c, c), land=(c, c), lit=c) for c in ("#000000", "#ffffff"))
     mixed = palette_vectors([(black, 0.5), (white, 0.5)], Shading(tone_levels=3))
     np.testing.assert_allclose(mixed["sky_lut"], 0.3886, atol=1e-3)  # of lightness 0.5 in OKLab: sRGB of 0.125
-    assert mixed["controls"].tolist() == pytest.approx([3, 5, 0.35, 2])
+    assert mixed["controls"].tolist() == pytest.approx([3, 2, 0.35, 2])
     sunny = Palette(sky=("#000000", "#ffffff"), land=("#000000", "#ffffff"), lit="#ffffff", sun="#ff0000")
     vectors = palette_vectors([(sunny, 1.0)])
     assert vectors["controls"][3] < 1
