@@ -142,16 +142,7 @@ class SegmentRenderer:
         waiting, began = 0.0, time.perf_counter()
         with contextlib.ExitStack() as stack:
             source, frames = self._open(stack, first, times)
-            writer = stack.enter_context(
-                SegmentWriter(
-                    self.store,
-                    self.output,
-                    source,
-                    seconds=self.settings.segment_seconds,
-                    start=times.ticks[0] * self.output.time_base if times.ticks else None,
-                    stop=self.stop,
-                )
-            )
+            writer = stack.enter_context(self._writer(source, times))
 
             def given() -> Iterator[Frame]:
                 nonlocal waiting
@@ -197,6 +188,16 @@ class SegmentRenderer:
         shape = (self.output.info.height, self.output.info.width, 3)
         if frame.index != expected or frame.data.shape != shape:
             raise ValueError(f"the transform gave frame {frame.index} {frame.data.shape}, not {expected} {shape}")
+
+    def _writer(self, source: VideoSource, times: FrameTimes) -> SegmentWriter:
+        return SegmentWriter(
+            self.store,
+            self.output,
+            source,
+            seconds=self.settings.segment_seconds,
+            start=times.ticks[0] * self.output.time_base if times.ticks else None,
+            stop=self.stop,
+        )
 
     def _open(self, stack: contextlib.ExitStack, first: int, times: FrameTimes) -> tuple[VideoSource, Iterator[Frame]]:
         """The source from before frame `first` on, with the content of the frame before it proven where known."""
