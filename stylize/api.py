@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from engine.model_store import find_model
 from stylize.frame import Frame, FrameTransform
 from stylize.media.video.probe import VideoInfo, probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.media.video.source import VideoSource
+from stylize.model_choice import choose_model
 from stylize.pipeline import Pipeline
 from stylize.video.flow import FlowFilter
-from stylize.video.job import VideoReport, stylize_video
+from stylize.video.job import run_video
+from stylize.video.report import VideoJob, VideoReport
 from stylize.video.stylizer import VideoStylizer
 
 __all__ = ["Stylizer"]
@@ -42,18 +46,30 @@ class Stylizer(Pipeline):
     def video(self, source: Path | str, target: Path | str, **settings: Any) -> VideoReport:
         """Stylize a video file; `settings` are those of `stylize.media.video.settings.VideoSettings`.
 
+        Where the model was left open (`auto`), it is the one for videos, as in ``stylize video``.
         Raises StylizeError when the source cannot be read or the target not be written; an interrupted
         call goes on where it stopped when it is made again.
         """
         wanted = VideoSettings(**settings)
-        transform = self.transform_for(probe_video(Path(source)), wanted.fps)
-        return stylize_video(Path(source), Path(target), transform, wanted, transform_key=self.key)
+        with self._for_video() as stylizer:
+            transform = stylizer.transform_for(probe_video(Path(source)), wanted.fps)
+            job = VideoJob(source=Path(source), target=Path(target), settings=wanted, transform_key=stylizer.key)
+            return run_video(job, transform)
 
     def frames(self, source: Path | str) -> Iterator[Frame]:
         """Stylized frames of a video file, in order, each with its presentation time."""
         info = probe_video(Path(source))
-        with VideoSource(info) as frames:
-            yield from self.transform_for(info)(frames, range(sys.maxsize))
+        with self._for_video() as stylizer, VideoSource(info) as frames:
+            yield from stylizer.transform_for(info)(frames, range(sys.maxsize))
+
+    @contextmanager
+    def _for_video(self) -> Iterator[Stylizer]:
+        """With the model that `auto` means for a video, as the command line takes it; often it is open already."""
+        if find_model(choose_model(self.settings, video=True)) == self.folder:
+            yield self
+            return
+        with Stylizer(self.settings, cache=self._options.cache, video=True) as other:
+            yield other
 
     def transform_for(self, info: VideoInfo, fps: Fraction | None = None) -> FrameTransform:
         """The frame transform of one video: rate and length decide the smoothing window and look changes."""

@@ -214,9 +214,8 @@ def _drop_output() -> None:
 
 
 def main() -> None:
-    """Entry point: errors of the world outside become one line and exit code 1."""
-    from engine.errors import EngineError
-    from stylize.errors import StylizeError
+    """Entry point: whatever goes wrong becomes one line and exit code 1; see `stylize.errors.fault`."""
+    from stylize.errors import fault
 
     _open_standard_streams()
     try:
@@ -228,18 +227,14 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
-    except (StylizeError, EngineError) as error:
-        logging.getLogger(__name__).debug("failed", exc_info=True)
-        click.echo(f"Error: {error}", err=True)
-        code = 1
     except BrokenPipeError:
         code = 141
         _drop_output()
-    except OSError as error:
-        logging.getLogger(__name__).debug("failed", exc_info=True)
-        click.echo(
-            f"Error: {error.filename or 'the output'}: {error.strerror or error}: check space and permissions", err=True
-        )
+    except Exception as error:  # one policy for the program and for each of its files
+        message = f"Error: {fault(error)}"
+        if isinstance(error, OSError):
+            _drop_output()
+        with contextlib.suppress(OSError):
+            click.echo(message, err=True)
         code = 1
-        _drop_output()
     sys.exit(code if isinstance(code, int) else 0)

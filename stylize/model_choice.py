@@ -1,13 +1,18 @@
-"""Which model `auto` means."""
+"""Which model `auto` means, and what a model and a look are known by, however they were asked for."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import logging
+from pathlib import Path
 
 from engine.choice import CPU_BACKENDS, choose_backend
+from engine.spec import F32, ModelSpec, sha256
 from stylize.settings import StyleSettings
 
-__all__ = ["AUTO", "CHOICES", "choose_model", "usual_backend"]
+__all__ = ["AUTO", "CHOICES", "choose_model", "look_text", "model_key", "usual_backend"]
 
 log = logging.getLogger(__name__)
 
@@ -35,3 +40,22 @@ def choose_model(settings: StyleSettings, *, video: bool) -> str:
     name = "light" if video and on_cpu else "full"
     log.info("model %s: %s on %s", name, "video" if video else "photos", "a CPU" if on_cpu else backend)
     return name
+
+
+def model_key(folder: Path, spec: ModelSpec) -> str:
+    """What a model is known by: a hash of its content, whatever its name and its place."""
+    values = dataclasses.asdict(spec)
+    for name in ("name", "default_look", "hashes"):
+        del values[name]
+    files = spec.hashes or {path.name: sha256(path) for path in folder.iterdir() if path.name != "spec.json"}
+    return hashlib.sha256(json.dumps([values, dict(files)], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def look_text(spec: ModelSpec, start: F32, end: F32) -> str:
+    """A look by its weights ``(K,)`` at the beginning and the end of a video, in the words of `StyleSettings.look`."""
+
+    def text(weights: F32) -> str:
+        parts = [(name, float(weight)) for name, weight in zip(spec.looks, weights, strict=True) if weight]
+        return parts[0][0] if len(parts) == 1 else ",".join(f"{name}={weight:.6g}" for name, weight in parts)
+
+    return text(start) if (start == end).all() else f"{text(start)}:{text(end)}"

@@ -30,7 +30,7 @@ from engine.probing import with_look
 from engine.spec import F32, ModelSpec, look_weights
 from engine.tiling import TilePlan
 from stylize.frame import NOTHING, Image
-from stylize.model_choice import AUTO, choose_model, usual_backend
+from stylize.model_choice import AUTO, choose_model, look_text, model_key, usual_backend
 from stylize.settings import BASE_SIDE, StyleSettings
 
 __all__ = ["Pipeline", "Stylizing"]
@@ -106,7 +106,7 @@ class Pipeline:
     @property
     def key(self) -> str:
         """Hash of model and settings: two pipelines with one key give the same pictures."""
-        return self.settings.key(str(dict(self.spec.hashes or {})))
+        return self.settings.key(model_key(self.folder, self.spec), look_text(self.spec, *self._looks))
 
     @property
     def chosen(self) -> dict[str, str]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["BASE_SIDE", "StyleSettings", "as_declared"]
+__all__ = ["BASE_SIDE", "StyleSettings", "as_declared", "option_changes"]
 
 BASE_SIDE = 1920
 """Long side in pixels at which detail 1 works."""
@@ -115,12 +116,38 @@ class StyleSettings:
         parts = [part.strip() for part in (self.gpus or "").split(",")]
         return tuple(int(part) for part in parts) if all(p.isascii() and p.isdigit() for p in parts) else ()
 
-    def key(self, *facts: str) -> str:
-        """Hash of everything that decides the pixels, with `facts` such as the model's hash.
+    def key(self, model: str, look: str) -> str:
+        """All that decides the pixels, as one line: two settings with one key give the same pictures.
 
         Tiles, threads and the backend are left out: they change no more than rounding.
+
+        Args:
+            model: what the model that was chosen is known by.
+            look: the look as it was resolved.
         """
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(self) | {"model": model, "look": look}
         for name in ("backend", "device", "gpus", "plan", "precision", "threads", "tile"):
             del values[name]
-        return hashlib.sha256(json.dumps([values, *facts], sort_keys=True).encode()).hexdigest()
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+
+def option_changes(before: str | Mapping[str, Any], now: str | Mapping[str, Any], *without: str) -> list[str]:
+    """The options that differ between two records, or two keys of `StyleSettings`, in words: ``--look a, now b``."""
+
+    def values(record: str | Mapping[str, Any]) -> Mapping[str, Any]:
+        if not isinstance(record, str):
+            return record
+        with contextlib.suppress(ValueError):
+            found = json.loads(record)
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    def word(value: Any) -> str:
+        return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+    old, new = values(before), values(now)
+    return [
+        f"--{name.removesuffix('_seconds').replace('_', '-')} {word(old.get(name))}, now {word(new.get(name))}"
+        for name in sorted({*old, *new} - {*without})
+        if old.get(name) != new.get(name)
+    ]

@@ -14,7 +14,7 @@ import numpy as np
 from stylize.frame import Frame
 from stylize.media.ffmpeg import find_ffmpeg
 from stylize.media.video.settings import VideoSettings
-from stylize.video.job import VideoReport, stylize_video
+from stylize.video.job import VideoJob, VideoReport, run_video
 
 VFR = "setpts='(N*0.04+mod(N*N,7)*0.004)/TB'"
 """Uneven times: 40 ms and a bit, never backwards."""
@@ -106,6 +106,11 @@ class Blend:
             data = (sum(near) // len(near)).astype(np.uint8)
             yield Frame(data=data, index=give, pts=middle.pts, duration=middle.duration)
             give += 1
+
+
+def stylize_video(source: Path, target: Path, transform, settings: VideoSettings, **values) -> VideoReport:
+    """Run the job; keyword arguments are those of `VideoJob`."""
+    return run_video(VideoJob(source=source, target=target, settings=settings, **values), transform)
 
 
 def stylized(source: Path, target: Path, transform=None, **values) -> VideoReport:

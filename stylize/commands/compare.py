@@ -50,7 +50,7 @@ def compare(
     """
     from stylize.errors import InputError
     from stylize.media.formats import READ_SUFFIXES
-    from stylize.video.work_folder import check_target
+    from stylize.video.store import check_target
 
     for path in (source, result):
         if not path.is_file():

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import click
 
 from stylize.commands.options import (
     cluster_options,
+    counted,
     open_stylizer,
     refuse_with_ray,
     settings_or_usage,
@@ -95,7 +96,7 @@ def folder(
     from stylize.distributed.pool import open_pool
     from stylize.media.image.settings import ImageSettings
     from stylize.photos.dry_run import plan_folder
-    from stylize.photos.job import stylize_folder
+    from stylize.photos.job import FolderJob, stylize_folder
 
     settings = settings_or_usage(ImageSettings, format=format_, metadata=not strip_metadata, **values)
     chosen = asdict(style)
@@ -105,30 +106,20 @@ def folder(
         from stylize.photos.scan import output_folder
 
         check_report(output_folder(source, output) / page, overwrite=settings.overwrite)
+    job = FolderJob(source=source, target=output, settings=settings, shard=shard)
     if ray is not None:
         refuse_with_ray(ctx, style, "shard", "dry_run")
         with open_pool(ray, style, video=False, cpus=ray_cpus) as pool, _run(ctx) as (stop, progress):
-            result = stylize_folder_on_cluster(source, output, settings, pool, progress=progress, stop=stop)
+            result = stylize_folder_on_cluster(replace(job, progress=progress, stop=stop), pool)
     else:
         with open_stylizer(style) as stylizer:
-            transform, key = stylizer.image, stylizer.key
+            job = replace(job, transform_key=stylizer.key)
             chosen |= stylizer.chosen
             if dry_run:
-                plan = plan_folder(source, output, settings, transform_key=key, transform=transform, shard=shard)
-                click.echo(json.dumps(plan.as_dict(), indent=2)) if json_ else _show_plan(plan)
-                return
+                ctx.exit(_show_plan(plan_folder(job, stylizer.image), json_))
             with _run(ctx) as (stop, progress):
-                result = stylize_folder(
-                    source,
-                    output,
-                    transform,
-                    settings,
-                    transform_key=key,
-                    shard=shard,
-                    at_once=max(1, len(style.gpu_numbers)),
-                    progress=progress,
-                    stop=stop,
-                )
+                at_once = max(1, len(style.gpu_numbers))
+                result = stylize_folder(replace(job, progress=progress, stop=stop), stylizer.image, at_once=at_once)
     click.echo(json.dumps(result.as_dict(), indent=2)) if json_ else _summary(result, ctx.obj["quiet"])
     if report:
         _write_page(Path(result.output) / page, result, {**chosen, **asdict(settings)}, ctx.obj["quiet"] or json_)
@@ -160,10 +151,14 @@ def _write_page(path: Path, result: FolderReport, settings: dict[str, Any], quie
         click.echo(f"report: {path}")
 
 
-def _show_plan(plan: FolderPlan) -> None:
-    """One line per photo, and the totals."""
+def _show_plan(plan: FolderPlan, json_: bool) -> int:
+    """One line per photo, and the totals; the exit code."""
     from stylize.files import shown
 
+    code = 1 if any(other.status == "failed" for other in plan.others) else 0
+    if json_:
+        click.echo(json.dumps(plan.as_dict(), indent=2))
+        return code
     for photo in plan.photos:
         click.echo(f"{shown(photo.source)} -> {shown(photo.target)}")
     for other in plan.others:
@@ -171,7 +166,12 @@ def _show_plan(plan: FolderPlan) -> None:
     estimate = ""
     if plan.seconds is not None and plan.bytes is not None:
         estimate = f": about {plan.seconds / 60:.1f} minutes, {plan.bytes / 1e6:.1f} MB"
-    click.echo(f"{len(plan.photos)} photos, {plan.megapixels:.1f} megapixels{estimate}")
+    click.echo(f"{len(plan.photos)} photos, {plan.megapixels:.1f} megapixels{estimate}{_passed_over(plan.ignored)}")
+    return code
+
+
+def _passed_over(ignored: dict[str, int]) -> str:
+    return f"; passed over {counted(ignored)}" if ignored else ""
 
 
 def _summary(report: FolderReport, quiet: bool) -> None:
@@ -189,7 +189,10 @@ def _summary(report: FolderReport, quiet: bool) -> None:
         skipped = "".join(f", {count} skipped ({reason})" for reason, count in reasons.items())
         failed = f", {report.count('failed')} failed" if report.count("failed") else ""
         left = f", {report.count('left')} left" if report.count("left") else ""
-        click.echo(f"{report.count('done')} done{skipped}{failed}{left} in {report.seconds:.1f} s -> {report.output}")
+        click.echo(
+            f"{report.count('done')} done{skipped}{failed}{left} in {report.seconds:.1f} s -> {report.output}"
+            f"{_passed_over(report.ignored)}"
+        )
         if reasons.get("other-settings"):
             click.echo("Some results were made with other settings: --overwrite makes them anew.", err=True)
     if report.message:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+from functools import partial
 from pathlib import Path
 
 import click
 
 from stylize.commands.options import stop_on_terminate
-from stylize.commands.video import Bars, report_lines
+from stylize.commands.video import Bars, exit_code, report_lines
 
 __all__ = ["join"]
-
-log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -40,11 +38,10 @@ def join(
     stylize video hike.mp4 -o firewatch.mp4 --shard 2/2
     stylize join firewatch.mp4
     """
-    from engine.errors import EngineError
-    from stylize.distributed.shard import find_jobs, join_video
-    from stylize.errors import StylizeError
-    from stylize.video.batch import VideoTask
+    from stylize.errors import fault
+    from stylize.video.job import MissingSegmentsError, find_jobs, join_video
     from stylize.video.report import VideoReport
+    from stylize.video.store import with_unfinished
 
     jobs = [job for target in targets for job in find_jobs(target)]
     if source is not None and len(jobs) > 1:
@@ -53,7 +50,6 @@ def join(
     reports: list[VideoReport] = []
     with stop_on_terminate() as stop, Bars(quiet) as bars:
         for target in jobs:
-            task = VideoTask(source or target, target)
             report = VideoReport(source=str(source or ""), target=str(target))
             try:
                 report = join_video(
@@ -61,14 +57,15 @@ def join(
                     source=source,
                     verify=verify,
                     overwrite=overwrite,
-                    progress=lambda progress, task=task: bars.update(task, progress),  # type: ignore[misc]
+                    progress=partial(bars.update, source or target),
                     stop=stop,
                 )
-            except (StylizeError, EngineError, ValueError) as error:
-                log.debug("%s failed", target, exc_info=True)
-                report.status, report.message = "failed", str(error)
+            except Exception as error:  # one video must not end the rest
+                report.status, report.message = "failed", fault(error, target)
+                if not isinstance(error, MissingSegmentsError):
+                    report.message = with_unfinished(report.message, target)
             reports.append(report)
             bars.say(report_lines(report, quiet, json_))
             if report.status == "interrupted":
                 ctx.exit(130)
-    ctx.exit(0 if all(report.status == "done" for report in reports) else 1)
+    ctx.exit(exit_code(reports))

@@ -6,7 +6,7 @@ import functools
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "cluster_options",
     "command_text",
+    "counted",
     "open_stylizer",
     "refuse_with_ray",
     "settings_or_usage",
@@ -183,7 +184,7 @@ def command_text(ctx: click.Context, *arguments: object, without: Sequence[str] 
     for option in ctx.command.params:
         name = option.name or ""
         usual = ctx.get_parameter_source(name) in (None, ParameterSource.DEFAULT)
-        if not isinstance(option, click.Option) or name in without or usual:
+        if not isinstance(option, click.Option) or option.hidden or name in without or usual:
             continue
         value = ctx.params.get(name)
         if option.is_flag:
@@ -191,6 +192,14 @@ def command_text(ctx: click.Context, *arguments: object, without: Sequence[str] 
         elif value is not None:
             words += [option.opts[-1] if option.opts[-1].startswith("--") else option.opts[0], str(value)]
     return shlex.join(words[0].split() + words[1:])
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+    """Files by their suffix in words: ``5 files (3 .txt, 2 .xmp)``."""
+    total = sum(kinds.values())
+    most = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{number} {kind or 'without a suffix'}" for kind, number in most[:6])
+    return f"{total} file{'s' * (total != 1)} ({shown}{', ...' if len(most) > 6 else ''})"
 
 
 @contextmanager

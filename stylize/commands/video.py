@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import threading
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import click
 from stylize.commands.options import (
     cluster_options,
     command_text,
+    counted,
     open_stylizer,
     refuse_with_ray,
     settings_or_usage,
@@ -28,11 +29,9 @@ from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
     from stylize.api import Stylizer
-    from stylize.media.video.settings import VideoSettings
     from stylize.sharding import Shard
-    from stylize.video.batch import VideoTask
     from stylize.video.dry_run import VideoPlan
-    from stylize.video.job import Progress, VideoReport
+    from stylize.video.report import Progress, VideoJob, VideoReport
 
 __all__ = ["Bars", "report_lines", "video"]
 
@@ -84,17 +83,15 @@ def video(
     /,
     sources: tuple[str, ...],
     output: Path | None,
-    jobs: int,
     dry_run: bool,
     shard: Shard | None,
     ray: str | None,
-    ray_cpus: int | None,
     report: bool,
     json_: bool,
     style: StyleSettings,
     **values: Any,
 ) -> None:
-    """Stylize videos; SOURCES are files, folders or patterns that ffmpeg can read.
+    """Stylize videos; SOURCES are video files, folders, or patterns for names of them (*.mov).
 
     Every frame comes out once, at its own time; sound, subtitles, chapters and tags are kept.  An
     interrupted run goes on where it stopped when the same command is given again.
@@ -107,92 +104,89 @@ def video(
     Exit codes: 0 all done, 1 some failed or came damaged, 2 wrong use, 130 interrupted.
     """
     from stylize.media.video.settings import VideoSettings
-    from stylize.video.batch import find_tasks, run_tasks
+    from stylize.video.batch import find_tasks, passed_over
 
+    del values["jobs"], values["ray_cpus"]  # read where they are needed, off the context
     values["encoder_args"] = tuple(shlex.split(values["encoder_args"]))
     values["segment_seconds"] = values.pop("segment")
     settings = settings_or_usage(VideoSettings, **values)
     tasks = settings_or_usage(find_tasks, sources=sources, output=output)
-    render = _render(ctx, shard, settings)
-    if report:
-        from stylize.html_report import check_report, report_path
-
-        check_report(report_path([task.target for task in tasks]), overwrite=settings.overwrite)
+    _check_together(ctx, style, tasks)
     quiet, chosen = ctx.obj["quiet"], asdict(style)
-    if ray is not None:
-        reports = _on_cluster(ctx, ray, ray_cpus, tasks, style, settings)
-    else:
-        with open_stylizer(style, video=True) as stylizer:
-            chosen |= stylizer.chosen
-            if dry_run:
-                _show_plans(tasks, stylizer, settings, json_)
-                return
-            with stop_on_terminate() as stop, Bars(quiet) as bars:
-                reports = run_tasks(
-                    tasks,
-                    lambda info: stylizer.transform_for(info, settings.fps),
-                    settings,
-                    transform_key=stylizer.key,
-                    progress=bars.update,
-                    finished=lambda done: bars.say(report_lines(done, quiet, json_)),
-                    stop=stop,
-                    jobs=jobs,
-                    render=render,
-                )
+    with stop_on_terminate() as stop, Bars(quiet) as bars:
+        jobs = [
+            replace(
+                task,
+                settings=settings,
+                shard=shard,
+                command=command_text(ctx, task.source, "-o", task.target, without=_OF_THE_RUN),
+                progress=partial(bars.update, task.source),
+                stop=stop,
+            )
+            for task in tasks
+        ]
+        if ray is not None:
+            reports = _on_cluster(ctx, jobs, style, bars, stop)
+        else:
+            with open_stylizer(style, video=True) as stylizer:
+                chosen |= stylizer.chosen
+                if dry_run:
+                    ctx.exit(_show_plans(jobs, stylizer, json_))
+                reports = _here(ctx, jobs, stylizer, bars)
     if report:
         _write_page(reports, {**chosen, **asdict(settings)}, quiet or json_)
-    if any(result.status in ("interrupted", "left") for result in reports):
-        ctx.exit(130)
-    ctx.exit(0 if all(result.status in ("done", "shard") for result in reports) else 1)
+    if not quiet and not json_ and (others := passed_over(sources, output)):
+        click.echo(f"passed over: {counted(others)}", err=True)
+    ctx.exit(exit_code(reports))
+
+
+def _check_together(ctx: click.Context, style: StyleSettings, tasks: list[VideoJob]) -> None:
+    """Options that do not go together are a usage error; a page of the user's is not replaced."""
+    if ctx.params["report"]:
+        from stylize.html_report import check_report, report_path
+
+        check_report(report_path([task.target for task in tasks]), overwrite=ctx.params["overwrite"])
+    if ctx.params["ray"] is not None:
+        refuse_with_ray(ctx, style, "shard", "dry_run")
+    if ctx.params["shard"] is None:
+        return
+    if ctx.params["restart"]:
+        raise click.UsageError("--restart does not go with --shard: other jobs may be at work; delete the job's folder")
+    if ctx.params["report"]:
+        raise click.UsageError("--report does not go with --shard: there is no result before stylize join")
+
+
+def exit_code(reports: list[VideoReport]) -> int:
+    """Of a run: 0 where all is well, 130 where it was interrupted, else 1."""
+    if any(report.status in ("interrupted", "left") for report in reports):
+        return 130
+    return 0 if all(report.status in ("done", "shard", "skipped") for report in reports) else 1
+
+
+def _here(ctx: click.Context, jobs: list[VideoJob], stylizer: Stylizer, bars: Bars) -> list[VideoReport]:
+    """All videos on this machine."""
+    from stylize.video.batch import run_jobs
+
+    return run_jobs(
+        [replace(job, transform_key=stylizer.key) for job in jobs],
+        lambda info: stylizer.transform_for(info, jobs[0].settings.fps),
+        finished=lambda done: bars.say(report_lines(done, ctx.obj["quiet"], ctx.params["json_"])),
+        at_once=ctx.params["jobs"],
+    )
 
 
 def _on_cluster(
-    ctx: click.Context,
-    address: str,
-    cpus: int | None,
-    tasks: list[VideoTask],
-    style: StyleSettings,
-    settings: VideoSettings,
+    ctx: click.Context, jobs: list[VideoJob], style: StyleSettings, bars: Bars, stop: threading.Event
 ) -> list[VideoReport]:
     """All videos on the workers of a Ray cluster."""
     from stylize.distributed.pool import open_pool
     from stylize.distributed.videos import run_on_cluster
 
-    refuse_with_ray(ctx, style, "shard", "dry_run")
-    quiet, json_ = ctx.obj["quiet"], ctx.params["json_"]
-    with (
-        open_pool(address, style, video=True, cpus=cpus) as pool,
-        stop_on_terminate() as stop,
-        Bars(quiet) as bars,
-    ):
-        return run_on_cluster(
-            tasks,
-            settings,
-            pool,
-            command=lambda task: command_text(ctx, task.source, "-o", task.target, without=_OF_THE_RUN),
-            progress=bars.update,
-            finished=lambda done: bars.say(report_lines(done, quiet, json_)),
-            stop=stop,
-        )
+    def finished(done: VideoReport) -> None:
+        bars.say(report_lines(done, ctx.obj["quiet"], ctx.params["json_"]))
 
-
-def _render(ctx: click.Context, shard: Shard | None, settings: VideoSettings) -> Callable[..., VideoReport]:
-    """What makes one video, or this job's share of it."""
-    from stylize.distributed.shard import stylize_shard
-    from stylize.video.job import stylize_video
-
-    if shard is None:
-        return stylize_video
-    if settings.restart:
-        raise click.UsageError("--restart does not go with --shard: other jobs may be at work; delete the job's folder")
-    if ctx.params["report"]:
-        raise click.UsageError("--report does not go with --shard: there is no result before stylize join")
-
-    def render(source: Path, target: Path, *args: Any, **values: Any) -> VideoReport:
-        command = command_text(ctx, source, "-o", target, without=_OF_THE_RUN)
-        return stylize_shard(source, target, *args, **values, shard=shard, command=command)
-
-    return render
+    with open_pool(ctx.params["ray"], style, video=True, cpus=ctx.params["ray_cpus"]) as pool:
+        return run_on_cluster(jobs, pool, finished=finished, stop=stop)
 
 
 def _write_page(reports: list[VideoReport], settings: dict[str, Any], quiet: bool) -> None:
@@ -207,14 +201,26 @@ def _write_page(reports: list[VideoReport], settings: dict[str, Any], quiet: boo
         click.echo(f"report: {path}")
 
 
-def _show_plans(tasks: list[VideoTask], stylizer: Stylizer, settings: VideoSettings, json_: bool) -> None:
+def _show_plans(jobs: list[VideoJob], stylizer: Stylizer, json_: bool) -> int:
+    """Say what would become of each video; the exit code."""
+    from stylize.errors import fault
     from stylize.media.video.probe import probe_video
     from stylize.video.dry_run import plan_video
 
-    for task in tasks:
-        transform = stylizer.transform_for(probe_video(task.source), settings.fps)
-        plan = plan_video(task.source, task.target, transform, settings)
-        click.echo(json.dumps(plan.to_json()) if json_ else "\n".join(_plan_lines(plan)))
+    code = 0
+    for job in jobs:
+        try:
+            if (skipped := job.skipped()) is not None:
+                click.echo(json.dumps(skipped.to_json()) if json_ else skipped.message)
+                continue
+            transform = stylizer.transform_for(probe_video(job.source), job.settings.fps)
+            plan = plan_video(job.source, job.target, transform, job.settings)
+        except Exception as error:  # one video must not end the rest
+            click.echo(f"Error: {fault(error, job.source)}", err=True)
+            code = 1
+        else:
+            click.echo(json.dumps(plan.to_json()) if json_ else "\n".join(_plan_lines(plan)))
+    return code
 
 
 def _plan_lines(plan: VideoPlan) -> list[str]:
@@ -241,8 +247,8 @@ def report_lines(report: VideoReport, quiet: bool, json_: bool) -> list[tuple[st
     lines += [(f"Lost: {text}", True) for text in report.lost]
     if report.status == "failed":
         return [*lines, (f"Error: {report.message}", True)]
-    if report.message and not (quiet and report.status == "shard"):
-        lines.append((report.message, report.status != "shard"))
+    if report.message and not (quiet and report.status in ("shard", "skipped")):
+        lines.append((report.message, report.status not in ("shard", "skipped")))
     if not quiet and report.status in ("done", "damaged"):
         speed = f" ({report.fps:.2f} fps)" if report.fps else ""
         lines.append((f"{report.target}  {report.frames_out} frames in {report.seconds:.1f} s{speed}", False))
@@ -263,15 +269,15 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def update(self, task: VideoTask, progress: Progress) -> None:
+    def update(self, source: Path, progress: Progress) -> None:
         """Show how far a video is."""
         with self._lock:
-            if self._source != task.source:
-                self._source = task.source
+            if self._source != source:
+                self._source = source
                 self._bar.reset(total=progress.total)
                 self._bar.initial = progress.resumed
             self._bar.total = progress.total
-            self._bar.set_description(task.source.name if progress.stage == "frames" else progress.stage, refresh=False)
+            self._bar.set_description(source.name if progress.stage == "frames" else progress.stage, refresh=False)
             self._bar.update(max(0, progress.done - self._bar.n))
 
     def say(self, lines: list[tuple[str, bool]]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from stylize import __version__
 from stylize.distributed.worker import ClusterWorker, Failed, WorkerFacts
-from stylize.errors import ClusterError, StylizeError, ToolError
+from stylize.errors import ClusterError, ToolError, fault
 from stylize.settings import StyleSettings
 from stylize.video.report import StoppedError
 
@@ -46,7 +46,7 @@ class Work:
     method: str
     """Of `ClusterWorker`."""
     arguments: Callable[[], tuple[Any, ...]]
-    """Called when it is handed out; may raise StylizeError."""
+    """Called when it is handed out; what it raises is a `Failed`, too."""
     done: Callable[[Any], None]
     """Called in the pool's thread with what the method returned, or a `Failed`."""
     wanted: Callable[[], bool] = lambda: True
@@ -237,8 +237,8 @@ class Pool:
             return
         try:
             arguments = work.arguments()
-        except StylizeError as error:
-            work.done(Failed(message=str(error)))
+        except Exception as error:  # one piece of work must not end the rest
+            work.done(Failed(message=fault(error)))
             return
         work.attempts += 1
         place.busy[getattr(place.actor, work.method).remote(*arguments)] = work

@@ -1,73 +1,59 @@
 """Videos on a cluster: every segment is a piece of work; a video is joined when its last one is there.
 
-The segments lie in the job folder of `stylize.distributed.segment_store`, so an interrupted run goes on where it
-was, with the cluster or with `--shard`.
+The segments lie in the work folder of `stylize.video.store`, so an interrupted run goes on where it was, with the
+cluster, with `--shard`, or on one machine.
 """
 
 from __future__ import annotations
 
-import logging
-import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
-from engine.errors import EngineError
 from stylize.distributed.pool import Pool, Work
-from stylize.distributed.segment_render import checked_records, find_frames
-from stylize.distributed.segment_store import JobFacts, Segment
-from stylize.distributed.shard import join_video, segment_store
-from stylize.distributed.worker import Failed, SegmentDone
-from stylize.errors import StylizeError
+from stylize.distributed.worker import Failed
+from stylize.errors import fault
 from stylize.media.video.output import plan_output
 from stylize.media.video.probe import probe_video
-from stylize.media.video.settings import VideoSettings
-from stylize.video.batch import VideoTask
+from stylize.sharding import Shard, shard_of_segment
 from stylize.video.finish import job_header
-from stylize.video.report import Progress, StoppedError, VideoReport
-from stylize.video.work_folder import check_target, locked, work_folder
+from stylize.video.job import join_video
+from stylize.video.render import find_frames
+from stylize.video.report import Progress, StoppedError, VideoJob, VideoReport, Watch
+from stylize.video.store import Segment, SegmentStore, check_target, locked, with_unfinished
 
 __all__ = ["run_on_cluster"]
-
-log = logging.getLogger(__name__)
 
 ROUNDS = 4
 """How often segments of one video are handed out anew because they do not fit together."""
 
-_FAULTS = (StylizeError, EngineError, ValueError)
-
 
 def run_on_cluster(
-    tasks: Sequence[VideoTask],
-    settings: VideoSettings,
+    jobs: Sequence[VideoJob],
     pool: Pool,
     *,
-    command: Callable[[VideoTask], str] = lambda task: "",
-    progress: Callable[[VideoTask, Progress], None] | None = None,
     finished: Callable[[VideoReport], None] | None = None,
     stop: threading.Event | None = None,
 ) -> list[VideoReport]:
-    """Stylize every task on the workers of `pool`; sources and targets are on a disk that all machines see.
+    """Make every video on the workers of `pool`; sources and targets are on a disk that all machines see.
 
     Args:
-        tasks: the videos; their segments are made in this order.
-        settings: everything about the output that is not the look.
+        jobs: the videos; their segments are made in this order.
         pool: an open pool.
-        command: the command line of one task, for messages.
-        progress: called with each segment, and at each stage of a join.
         finished: called with each report as it comes, from a thread.
         stop: set it to end cleanly; finished segments are kept.
 
     Returns:
-        A report for each task, in the order of the tasks.
+        A report for each job, in their order.
 
     Raises:
         ClusterError: there are no workers any more; finished segments are kept.
     """
     halt = stop or threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="join") as joiner:
-        videos = [_Video(task, settings, pool, joiner, command(task), progress, finished, halt) for task in tasks]
+        jobs = [replace(job, transform_key=pool.key, stop=halt) for job in jobs]
+        videos = [_Video(job, pool, joiner, finished) for job in jobs]
         try:
             pool.run((work for video in videos for work in video.begin()), halt)
             for video in videos:
@@ -85,146 +71,142 @@ class _Video:
 
     def __init__(
         self,
-        task: VideoTask,
-        settings: VideoSettings,
+        job: VideoJob,
         pool: Pool,
         joiner: ThreadPoolExecutor,
-        command: str,
-        progress: Callable[[VideoTask, Progress], None] | None,
         finished: Callable[[VideoReport], None] | None,
-        stop: threading.Event,
     ) -> None:
-        self.task = task
-        self.settings = settings
+        self.job = job
         self.pool = pool
         self.joiner = joiner
-        self.command = command
-        self.report = VideoReport(source=str(task.source), target=str(task.target), status="left")
+        self.report = VideoReport(source=str(job.source), target=str(job.target), status="left")
         self.joining: Future[None] | None = None
-        self._progress = progress
-        self._told = finished
-        self._stop = stop
-        self._store = segment_store(task.target)
-        self._missing: dict[int, Segment] = {}
-        self._total = 0
-        self._resumed: int | None = None
+        self._finished = finished
+        self._store = SegmentStore(job.target)
+        self._missing: dict[Shard, Segment] = {}
         self._rounds = 0
-        self._began = 0.0
 
     def begin(self) -> Iterator[Work]:
         """Look at the source, and give the work that is to be done."""
-        self._began = time.perf_counter()
+        self._watch = Watch(self.job.progress, self.job.stop)
         self.report.status = "interrupted"
         try:
+            skipped = self.job.skipped()
+            if skipped is not None:
+                self._end(skipped)
+                return
             self._prepare()
             self._look()
-        except _FAULTS as error:
-            self._fail(str(error))
+        except StoppedError:
             return
-        yield from [self._work(segment) for segment in self._missing.values()]
+        except Exception as error:  # one video must not end the run
+            self._fail(fault(error, self.job.source))
+            return
+        self._watch.resumed = self._done
+        yield from [self._work(shard) for shard in self._missing]
 
     def _prepare(self) -> None:
-        source, target = self.task.source, self.task.target
-        check_target(source, target, overwrite=self.settings.overwrite)
-        self.plan = plan_output(probe_video(source), target, self.settings)
-        if self.settings.restart:
-            with locked(work_folder(target)):
-                shutil.rmtree(self._store.folder, ignore_errors=True)
-        facts = JobFacts.of(source, target, self.settings, command=self.command)
-        self._store.begin(job_header(self.plan, self.settings, self.pool.key), facts)
+        job = self.job
+        check_target(job.source, job.target, overwrite=job.settings.overwrite)
+        self.output = plan_output(probe_video(job.source), job.target, job.settings)
+        if job.settings.restart:
+            with locked(self._store.folder):
+                self._store.clear(everything=True)
 
     def _look(self) -> None:
         """Find which segments are missing; with none, the join begins."""
-        frames = find_frames(self._store, self.plan, self.settings, stop=self._stop)
-        segments = frames.segments(self.settings.segment_seconds, self.plan.time_base)
-        missing = checked_records(segments, frames, self._store)[1]
-        self._missing = {segment.number: segment for segment in missing}
-        self._total = len(frames.ticks)
-        if self._resumed is None:
-            self._resumed = self._done
+        job, settings = self.job, self.job.settings
+        with self._store.writing(job_header(self.output, settings, job.transform_key), job, shared=True):
+            times = find_frames(self._store, self.output, settings, stop=job.stop)
+        segments = times.segments(settings.segment_seconds, self.output.time_base)
+        missing = self._store.chain(segments, times)[1]
+        self._watch.total = len(times.ticks)
+        self._missing = {}
+        for place, segment in enumerate(segments):
+            if segment in missing:  # every segment is a share of its own
+                number = shard_of_segment(place, len(segments), len(segments), job.target.name)
+                self._missing[Shard(number=number, count=len(segments))] = segment
         if not missing:
             self.joining = self.joiner.submit(self._join)
 
     @property
     def _done(self) -> int:
-        return self._total - sum(segment.stop - segment.first for segment in self._missing.values())
+        return (self._watch.total or 0) - sum(segment.frames for segment in self._missing.values())
 
-    def _work(self, segment: Segment) -> Work:
-        source, target = str(self.task.source.absolute()), str(self.task.target.absolute())
+    def _work(self, shard: Shard) -> Work:
+        source, target = str(self.job.source.absolute()), str(self.job.target.absolute())
+        settings = replace(self.job.settings, restart=False)
         return Work(
             method="segment",
-            arguments=lambda: (source, target, self.settings, segment.number),
-            done=lambda result: self._take(segment, result),
-            wanted=lambda: self.report.status == "interrupted" and self._missing.get(segment.number) == segment,
+            arguments=lambda: (source, target, settings, shard),
+            done=lambda result: self._take(shard, result),
+            wanted=lambda: self.report.status == "interrupted" and shard in self._missing,
         )
 
-    def _take(self, segment: Segment, result: SegmentDone | Failed) -> None:
+    def _take(self, shard: Shard, result: VideoReport | Failed) -> None:
         """A segment is there, or not."""
         if self.report.status != "interrupted" or self.joining is not None:
             return
         if isinstance(result, Failed):
             self._fail(result.message)
             return
-        if not result.moved and self._missing.pop(segment.number, None) is not None:
-            self._tell("frames", self._done)
-        if result.moved or not self._missing:
-            self._again()
+        if self._missing.pop(shard, None) is not None:
+            self._watch.tell(self._done)
+            if not self._missing:
+                self._again()
 
     def _again(self) -> None:
-        """The frames were others than thought, or all segments are there: see what is missing now."""
+        """All should be there: see whether it is, as workers may have found other frames than thought."""
         self._rounds += 1
         try:
             self._look()
-        except _FAULTS as error:
-            self._fail(str(error))
+        except Exception as error:  # one video must not end the run
+            self._fail(fault(error, self.job.source))
             return
         if self._missing and self._rounds >= ROUNDS:
-            self._fail(f"{self.task.source} decodes to other frames each time: check the disk that it is on")
+            self._fail(f"{self.job.source} decodes to other frames each time: check the disk that it is on")
             return
-        for segment in self._missing.values():
-            self.pool.add(self._work(segment))
+        for shard in self._missing:
+            self.pool.add(self._work(shard))
 
     def _join(self) -> None:
-        if self._stop.is_set():
+        if self.job.stop.is_set():
             return
-        source, target = self.task.source, self.task.target
+
+        def progress(now: Progress) -> None:
+            self._watch.tell(now.done, now.stage)
+
+        settings = self.job.settings
         try:
-            report = join_video(
-                target,
-                source=source,
-                progress=lambda progress: self._tell(progress.stage, self._total),
-                stop=self._stop,
-                verify=self.settings.verify,
-                overwrite=self.settings.overwrite,
+            self.report = join_video(
+                self.job.target,
+                source=self.job.source,
+                progress=progress,
+                stop=self.job.stop,
+                verify=settings.verify,
+                overwrite=settings.overwrite,
             )
-        except _FAULTS as error:
-            self._fail(str(error))
+        except Exception as error:  # one video must not end the run
+            self._fail(fault(error, self.job.source))
             return
-        report.frames_resumed = self._resumed or 0
-        report.seconds = time.perf_counter() - self._began
-        report.fps = (report.frames_out - report.frames_resumed) / report.seconds
-        self.report = report
-        if report.status != "interrupted" and self._told is not None:
-            self._told(report)
+        self.report.frames_resumed = self._watch.resumed
+        self.report.end(self._watch)
+        if self.report.status != "interrupted":
+            self._end(self.report)
 
     def _fail(self, message: str) -> None:
-        log.debug("%s failed: %s", self.task.source, message)
-        self.report.status, self.report.message = "failed", message
-        self.report.seconds = time.perf_counter() - self._began
-        if self._told is not None:
-            self._told(self.report)
+        self.report.status, self.report.message = "failed", with_unfinished(message, self.job.target)
+        self.report.seconds = self._watch.seconds
+        self._end(self.report)
 
-    def _tell(self, stage: str, done: int) -> None:
-        if self._progress is not None:
-            seconds = time.perf_counter() - self._began
-            resumed = self._resumed or 0
-            state = Progress(stage=stage, done=done, total=self._total, resumed=resumed, seconds=seconds)
-            self._progress(self.task, state)
+    def _end(self, report: VideoReport) -> None:
+        self.report = report
+        if self._finished is not None:
+            self._finished(report)
 
     def leave(self) -> None:
         """The run is over: say so of a video that is not done."""
         if self.report.status in ("interrupted", "left"):
             if self.report.status == "interrupted":
-                self.report.message = "stopped; run the same command again to go on (finished segments are kept)"
-            if self._told is not None:
-                self._told(self.report)
+                self.report.message = with_unfinished("stopped; run the same command again to go on", self.job.target)
+            self._end(self.report)

@@ -9,22 +9,22 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import EngineError
 from stylize import __version__
-from stylize.errors import InputError, StylizeError
+from stylize.errors import InputError, fault
 from stylize.settings import StyleSettings
+from stylize.sharding import Shard
+from stylize.video.report import VideoJob, VideoReport
 
 if TYPE_CHECKING:
     from stylize.api import Stylizer
     from stylize.media.image.settings import ImageSettings
     from stylize.media.video.settings import VideoSettings
 
-__all__ = ["ClusterWorker", "Failed", "PhotoDone", "SegmentDone", "WorkerFacts"]
+__all__ = ["ClusterWorker", "Failed", "PhotoDone", "WorkerFacts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,6 @@ class PhotoDone:
     """What could not be taken over."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SegmentDone:
-    """A segment is in the job folder, or `moved`: the plan of frames was wrong and a new one is there."""
-
-    moved: bool = False
-
-
 class ClusterWorker:
     """One model on one GPU or on some cores; `open` comes first, then any number of the others, also at once."""
 
@@ -82,8 +75,8 @@ class ClusterWorker:
 
         try:
             self._stylizer = Stylizer(settings=self._style, video=self._video).__enter__()
-        except (StylizeError, EngineError, ValueError) as error:
-            return Failed(message=f"{platform.node()}: {error}")
+        except Exception as error:
+            return Failed(message=f"{platform.node()}: {fault(error)}")
         return WorkerFacts(
             version=__version__,
             key=self._stylizer.key,
@@ -112,46 +105,34 @@ class ClusterWorker:
             try:
                 picture = read_image(source, max_megapixels=settings.max_megapixels)
                 written = write_image(result, self._stylizer.image(picture.data), picture, settings)
-            except (StylizeError, EngineError, ValueError) as error:
-                message = str(error).replace(shown(source), shown(Path(name))).replace(shown(result), shown(target))
+            except Exception as error:
+                message = (
+                    fault(error, shown(Path(name)))
+                    .replace(shown(source), shown(Path(name)))
+                    .replace(shown(result), shown(target))
+                )
                 return Failed(message=message)
             height, width = picture.data.shape[:2]
             notes = (*picture.notes, *written.notes)
             return PhotoDone(data=result.read_bytes(), width=width, height=height, notes=notes)
 
-    def segment(self, source: str, target: str, settings: VideoSettings, number: int) -> SegmentDone | Failed:
-        """Make segment `number` of a video into the job folder of `target`; both paths are on a shared disk."""
-        try:
-            return self._segment(Path(source), Path(target), settings, number)
-        except (StylizeError, EngineError, ValueError) as error:
-            return Failed(message=str(error))
-
-    def _segment(self, source: Path, target: Path, settings: VideoSettings, number: int) -> SegmentDone:
-        from stylize.distributed.segment_render import PlanDiffersError, find_frames, render_segments
-        from stylize.distributed.shard import segment_store
-        from stylize.media.video.output import plan_output
+    def segment(self, source: str, target: str, settings: VideoSettings, shard: Shard) -> VideoReport | Failed:
+        """Make a share of a video's segments into the work folder of `target`; both paths are on a shared disk."""
         from stylize.media.video.probe import probe_video
-        from stylize.video.finish import job_header
+        from stylize.video.job import run_video
+        from stylize.video.store import SegmentStore
 
         assert self._stylizer is not None, "open comes first"
-        store = segment_store(target)
-        for path in (source, store.folder / "frames.json"):
-            if not path.exists():
-                raise InputError(
-                    f"{path} is not to be seen on {platform.node()}: give source and result paths on a disk that all "
-                    "machines mount at the same place"
-                )
-        plan = plan_output(probe_video(source), target, settings)
-        store.check(job_header(plan, settings, self._stylizer.key))
-        frames = find_frames(store, plan, settings)
-        segments = frames.segments(settings.segment_seconds, plan.time_base)
-        wanted = [segment for segment in segments if segment.number == number]
-        if not wanted:
-            return SegmentDone(moved=True)
-        transform = self._stylizer.transform_for(plan.info, settings.fps)
+        job = VideoJob(
+            source=Path(source), target=Path(target), settings=settings, transform_key=self._stylizer.key, shard=shard
+        )
         try:
-            render_segments(wanted, frames, plan, settings, transform, store, stop=threading.Event())
-        except PlanDiffersError:
-            find_frames(store, plan, settings, decode=True)
-            return SegmentDone(moved=True)
-        return SegmentDone()
+            for path in (job.source, SegmentStore(job.target).folder):
+                if not path.exists():
+                    raise InputError(
+                        f"{path} is not to be seen on {platform.node()}: give source and result paths on a disk that "
+                        "all machines mount at the same place"
+                    )
+            return run_video(job, self._stylizer.transform_for(probe_video(job.source), settings.fps))
+        except Exception as error:
+            return Failed(message=fault(error, source))

@@ -5,18 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from stylize.errors import StylizeError
 from stylize.media.image.encode import encode
 from stylize.media.image.read import image_size, read_image
 from stylize.media.image.settings import ImageSettings, format_of
-from stylize.photos.job import Item, Transform, decide, find_photos, find_work, result_key
-from stylize.photos.journal import read_journal
-from stylize.photos.report import PhotoReport
-from stylize.photos.scan import output_folder
-from stylize.sharding import Shard
+from stylize.photos.job import FolderRun, Item, Transform, find_photos
+from stylize.photos.journal import read_entries
+from stylize.photos.report import FolderJob, PhotoReport
 
 __all__ = ["FolderPlan", "PlannedPhoto", "plan_folder"]
 
@@ -60,41 +56,31 @@ class FolderPlan:
         return {**asdict(self), "megapixels": round(self.megapixels, 3)}
 
 
-def plan_folder(
-    source: Path,
-    target: Path | None,
-    settings: ImageSettings,
-    *,
-    transform_key: str,
-    transform: Transform | None = None,
-    shard: Shard | None = None,
-) -> FolderPlan:
-    """Plan what `stylize_folder` would do with the same arguments; writes nothing.
+def plan_folder(job: FolderJob, transform: Transform | None = None) -> FolderPlan:
+    """Plan what `stylize_folder` would do with the same job; writes nothing.
 
     With `transform`, up to three photos, spread over the sizes there are, are stylized in memory to
     estimate time and room.  Raises what `stylize_folder` raises before its first photo.
     """
-    output = output_folder(source, target)
-    scan = find_photos(source, output, settings)
-    entries = read_journal(output)
-    items, others = find_work(scan, source, output, settings, entries, shard)
+    output, scan = find_photos(job)
+    run = FolderRun(job, output, scan, read_entries(output))
+    others = list(run.early)
     photos: list[PlannedPhoto] = []
     todo: list[Item] = []
-    for item in items:
-        skipped = decide(item, entries.get(item.result), result_key(transform_key, settings), settings)
+    for item in run.items:
+        try:
+            skipped = run.skipped(item)
+            width, height = (0, 0) if skipped else image_size(item.source)
+        except Exception as error:  # one photo must not end the rest
+            skipped = item.failed(error, time.monotonic())
         if skipped is not None:
             others.append(skipped)
             continue
-        try:
-            width, height = image_size(item.source)
-        except StylizeError as error:
-            others.append(item.report("failed", "error", str(error)))
-            continue
         photos.append(PlannedPhoto(source=str(item.source), target=str(item.target), width=width, height=height))
         todo.append(item)
-    seconds, size = _estimate(todo, photos, settings, transform) if transform else (None, None)
+    seconds, size = _estimate(todo, photos, job.settings, transform) if transform else (None, None)
     return FolderPlan(
-        source=str(source),
+        source=str(job.source),
         output=str(output),
         photos=tuple(photos),
         others=tuple(others),
@@ -117,7 +103,7 @@ def _estimate(
         try:
             picture = read_image(items[index].source, max_megapixels=settings.max_megapixels)
             data, _ = encode(transform(picture.data), picture, format_of(items[index].target) or "jpeg", settings)
-        except Exception:  # which the run will report; the others serve for the estimate
+        except Exception:  # the run itself will say what is wrong with it
             continue
         pixels = picture.data.shape[0] * picture.data.shape[1]
         times.append((time.monotonic() - started) / pixels)

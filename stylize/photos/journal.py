@@ -1,8 +1,7 @@
 """The journal of a folder run: which result came from which photo by which settings.
 
-One JSON object a line in a hidden file beside the results.  A line is on the disk before its result
-takes its name, so a run that is killed at any moment knows, next time, every result that is there; a
-line whose result is not there counts for nothing, and a last line that was cut off is dropped.
+A `stylize.journal.Journal` in a hidden file beside the results.  A line is on the disk before its result takes its
+name, so a run that is killed at any moment knows, next time, every result that is there.
 
 Jobs of an array each keep a journal of their own beside it (``.stylize-3-of-8.jsonl``); every run reads them
 all, and the next run that is no shard takes them into its own.
@@ -10,23 +9,20 @@ all, and the next run that is no shard takes them into its own.
 
 from __future__ import annotations
 
-import errno
-import json
 import logging
-import os
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
 
 from engine.spec import sha256
 from stylize.errors import OutputError, ResumeError
 from stylize.files import shown, write_bytes
+from stylize.journal import Journal, journal_lines, read_journal
 from stylize.photos.scan import JOURNAL_NAME
 from stylize.sharding import Shard
 
-__all__ = ["Entry", "FolderJournal", "read_journal"]
+__all__ = ["Entry", "FolderJournal", "read_entries"]
 
 _log = logging.getLogger(__name__)
 _HEADER = {"stylize-folder": 1}
@@ -76,7 +72,7 @@ def _is_same(path: Path, size: int, mtime_ns: int, digest: str) -> bool:
         return False
 
 
-def read_journal(output: Path) -> dict[str, Entry]:
+def read_entries(output: Path) -> dict[str, Entry]:
     """Entries by result; empty where there is no journal yet.
 
     Raises ResumeError where the journal is of another version or cannot be read.
@@ -97,25 +93,18 @@ def _shard_journals(output: Path) -> list[Path]:
 def _read(path: Path) -> tuple[dict[str, Entry], bool]:
     """Entries of one journal, and whether the file is clean: no line damaged, cut off or outdated."""
     try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return {}, False
+        content = read_journal(path)
     except OSError as error:
         raise ResumeError(f"{shown(path)}: cannot be read ({error.strerror}): check its rights") from error
+    if content.header not in (None, _HEADER):
+        raise ResumeError(f"{shown(path)}: the journal of another version: choose another output folder, or delete it")
     entries: dict[str, Entry] = {}
-    clean = lines[-1] == b""
-    for number, line in enumerate(lines[:-1]):  # what follows the last line end was cut off
+    clean = content.clean
+    for record in content.records:
         try:
-            values: Any = json.loads(line)
-            if number == 0:
-                if values != _HEADER:
-                    raise ResumeError(
-                        f"{shown(path)}: the journal of another version: choose another output folder, or delete it"
-                    )
-                continue
-            entry = Entry(**values)
-        except (ValueError, TypeError):
-            _log.warning("%s: line %d is damaged and counts for nothing", shown(path), number + 1)
+            entry = Entry(**record)
+        except TypeError:
+            _log.warning("%s: a line is damaged and counts for nothing", shown(path))
             clean = False
             continue
         clean = clean and entry.target not in entries
@@ -135,7 +124,6 @@ class FolderJournal:
         self.shard = shard
         self.entries: dict[str, Entry] = {}
         self._stack = ExitStack()
-        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> FolderJournal:
         from filelock import Timeout
@@ -144,7 +132,7 @@ class FolderJournal:
             with ExitStack() as stack:
                 self.output.mkdir(parents=True, exist_ok=True)
                 path = self._take(stack) if self.shard is None else self._take_share(stack, self.shard)
-                self._file = stack.enter_context(path.open("ab", buffering=0))
+                self._journal = stack.enter_context(Journal(path, _HEADER))
                 self._stack = stack.pop_all()
         except Timeout as error:
             raise OutputError(
@@ -167,7 +155,7 @@ class FolderJournal:
             with FileLock(_lock(other), timeout=0):
                 pass
         clean = _read(path)[1]
-        self.entries = read_journal(self.output)
+        self.entries = read_entries(self.output)
         if shards or not clean:
             _rewrite(path, self.entries)
         for other in shards:
@@ -188,32 +176,18 @@ class FolderJournal:
         own, clean = _read(path)
         if not clean:
             _rewrite(path, own)
-        self.entries = read_journal(self.output)
+        self.entries = read_entries(self.output)
         return path
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file = None
         self._stack.close()
 
     def record(self, entry: Entry) -> None:
         """Add a line and flush it to the disk.  Raises OSError (a full disk)."""
-        assert self._file is not None, "the journal is not open"
-        line, end = _line(asdict(entry)), self._file.seek(0, os.SEEK_END)
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, "the disk is full")
-            os.fsync(self._file.fileno())
-        except OSError:
-            self._file.truncate(end)  # half a line would spoil the next one
-            raise
+        self._journal.add(asdict(entry))
         self.entries[entry.target] = entry
-
-
-def _line(values: dict[str, Any]) -> bytes:
-    """One line of ASCII; names that are no valid text come back as they were (lone surrogates, escaped)."""
-    return json.dumps(values).encode("ascii") + b"\n"
 
 
 def _lock(journal: Path) -> Path:
@@ -222,4 +196,4 @@ def _lock(journal: Path) -> Path:
 
 
 def _rewrite(path: Path, entries: dict[str, Entry]) -> None:
-    write_bytes(path, b"".join(map(_line, [_HEADER, *map(asdict, entries.values())])), overwrite=True)
+    write_bytes(path, journal_lines([_HEADER, *map(asdict, entries.values())]), overwrite=True)

@@ -1,12 +1,17 @@
-"""What a photo job says about its work, for people and as JSON."""
+"""A folder of photos to do: what the job is told, and what it says about its work, for people and as JSON."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["FolderReport", "PhotoReport", "Progress"]
+from stylize.media.image.settings import ImageSettings
+from stylize.sharding import Shard
+
+__all__ = ["FolderJob", "FolderReport", "PhotoReport", "Progress"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,26 @@ class PhotoReport:
 
 Progress = Callable[[PhotoReport, int, int], None]
 """Called with a report, how many there are so far, and how many there will be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderJob:
+    """All that the parts of a run over a folder are told."""
+
+    source: Path
+    """The folder; it is left as it is."""
+    target: Path | None = None
+    """Where the tree is mirrored; None: the folder ``stylized`` in `source`."""
+    settings: ImageSettings = field(default_factory=ImageSettings)
+    """How photos are read and written."""
+    transform_key: str = ""
+    """Names the network and its settings: results made by another are not up to date."""
+    shard: Shard | None = None
+    """The share of the photos to do; other shards may run at the same time.  None: all."""
+    progress: Progress | None = None
+    """Called in the run's thread with each report as it comes."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set it to end the run after what is being written."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from stylize.errors import InputError, OutputError
 from stylize.files import shown
 from stylize.media.formats import READ_SUFFIXES
-from stylize.media.image.settings import ImageSettings
 from stylize.result_name import RESULT
 
-__all__ = ["JOURNAL_NAME", "OUTPUT_NAME", "Scan", "assign_targets", "output_folder", "scan_folder"]
+__all__ = ["JOURNAL_NAME", "OUTPUT_NAME", "Scan", "output_folder", "scan_folder"]
 
 OUTPUT_NAME = "stylized"
 """Folder inside the source that results go to unless another is given."""
@@ -143,49 +140,3 @@ def _keep_once(scan: Scan, files: list[tuple[PurePath, bool, os.stat_result]]) -
         else:
             seen.add(_identity(status))
             scan.photos.append(path)
-
-
-def _key(path: PurePath) -> str:
-    """Two names with one key are one file on some systems (case, composed and decomposed accents)."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path.as_posix()).casefold())
-
-
-def _candidates(source: PurePath, suffix: str) -> Iterator[PurePath]:
-    """Names for a result, best first: ``a.jpg``, ``a.heic.jpg``, ``a-2.jpg``, ``a-3.jpg``, ..."""
-    yield source.with_name(source.stem + suffix)
-    if suffix != source.suffix:
-        yield source.with_name(source.name + suffix)
-    number = 2
-    while True:
-        yield source.with_name(f"{source.stem}-{number}{suffix}")
-        number += 1
-
-
-def assign_targets(
-    photos: Iterable[PurePath], settings: ImageSettings, known: Mapping[str, str] | None = None
-) -> dict[PurePath, PurePath]:
-    """Give every photo a result of its own, distinct even where case and accents do not count.
-
-    First come the names that an earlier run gave (`known`: result to source, as POSIX paths), then photos
-    whose result is called as they are, then the others, each group in order: the same photos always get
-    the same names, and a photo that joins later takes no name from another.
-    """
-    waiting = sorted(photos, key=lambda path: path.parts)
-    taken = {_key(parent) for path in waiting for parent in path.parents}
-    assigned: dict[PurePath, PurePath] = {}
-    by_name = {path.as_posix(): path for path in waiting}
-    for result, name in (known or {}).items():
-        source, target = by_name.get(name), PurePath(result)
-        if source is None or source in assigned or target.suffix != settings.suffix_for(source):
-            continue
-        if target.parent == source.parent and _key(target) not in taken:
-            assigned[source] = target
-            taken.add(_key(target))
-    rest = [path for path in waiting if path not in assigned]
-    for path in sorted(rest, key=lambda path: settings.suffix_for(path) != path.suffix):
-        for target in _candidates(path, settings.suffix_for(path)):
-            if _key(target) not in taken:
-                assigned[path] = target
-                taken.add(_key(target))
-                break
-    return {path: assigned[path] for path in waiting}

@@ -3,81 +3,76 @@
 from __future__ import annotations
 
 import glob
-import logging
-import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import EngineError
-from stylize.errors import InputError, StylizeError
+from stylize.errors import InputError, fault
 from stylize.frame import FrameTransform
-from stylize.media.formats import CONTAINERS
+from stylize.media.formats import CONTAINERS, VIDEO_SUFFIXES
 from stylize.media.video.probe import VideoInfo, probe_video
-from stylize.media.video.settings import VideoSettings
-from stylize.result_name import RESULT, beside
-from stylize.video.job import Progress, VideoReport, stylize_video
+from stylize.result_name import RESULT, assign_results
+from stylize.video.job import run_video
+from stylize.video.report import VideoJob, VideoReport
+from stylize.video.store import with_unfinished
 
-__all__ = ["VIDEO_SUFFIXES", "VideoTask", "find_tasks", "run_tasks"]
-
-log = logging.getLogger(__name__)
-
-VIDEO_SUFFIXES = frozenset(
-    {*CONTAINERS, ".avi", ".mts", ".m2ts", ".ts", ".3gp", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".vob"}
-)
-"""What is taken for a video when a folder is given."""
+__all__ = ["find_tasks", "passed_over", "run_jobs"]
 
 
-@dataclass(frozen=True)
-class VideoTask:
-    """One source and its target."""
-
-    source: Path
-    target: Path
-
-
-def find_tasks(sources: Sequence[str], output: Path | None) -> list[VideoTask]:
+def find_tasks(sources: Sequence[str], output: Path | None) -> list[VideoJob]:
     """Match sources (files, folders, globs) with targets.
 
-    One file and an output with a suffix: that file.  Otherwise `output` is a folder; without one, results
-    stand beside their sources as ``NAME.firewatch.mp4``.  Raises InputError for a source that does not exist
-    or a folder without videos, ValueError when two sources would get one target.
+    One file, and an output that is no folder: that file.  Otherwise `output` is a folder; without one, results stand
+    beside their sources as ``NAME.firewatch.mp4``.  Where two would have one name, one is called by the whole name
+    of its source: ``NAME.avi.mp4``.  Raises InputError for a source that does not exist or a folder without videos,
+    ValueError when two sources of one name would go to one folder.
     """
     found = [pair for source in sources for pair in _expand(source, output)]
-    single = len(found) == 1 and not Path(sources[0]).is_dir()
-    tasks: list[VideoTask] = []
-    taken: dict[str, Path] = {}
+    several = len(found) > 1 or Path(sources[0]).is_dir()
+    if output is not None and not several and not output.is_dir():
+        return [VideoJob(source=found[0][0], target=output)]
+    places: dict[Path, Path] = {}
     for path, relative in found:
-        if output is None:
-            target = beside(path, _suffix(path))
-        elif single and (output.suffix or not output.is_dir()) and not str(output).endswith("/"):
-            target = output
-        else:
-            target = output / relative.with_suffix(_suffix(path))
-        other = taken.setdefault(str(target).casefold(), path)
+        place = path if output is None else output / relative
+        other = places.setdefault(place, path)
         if other != path:
-            raise ValueError(f"{other} and {path} would both become {target}: give them in separate runs")
-        tasks.append(VideoTask(path, target))
-    return tasks
+            raise ValueError(f"{other} and {path} would both become {place}: give them in separate runs")
+    results = assign_results(places, _suffix, mark=RESULT if output is None else "")
+    return [VideoJob(source=path, target=results[place], skip_existing=several) for place, path in places.items()]
+
+
+def _files(folder: Path, output: Path | None) -> list[Path]:
+    """Visible files in a folder and below, but for those in the folder of results."""
+    away = None if output is None else output.resolve()
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and (away is None or away not in path.resolve().parents)
+    )
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and RESULT not in path.suffixes
+
+
+def passed_over(sources: Sequence[str], output: Path | None) -> Counter[str]:
+    """Files of the folders among `sources` that are no videos: suffix in lower case to number."""
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    files = [path for folder in folders for path in _files(folder, output)]
+    return Counter(path.suffix.lower() or path.name for path in files if path.suffix.lower() not in VIDEO_SUFFIXES)
 
 
 def _expand(source: str, output: Path | None) -> Iterable[tuple[Path, Path]]:
     """Files of one argument, with their paths relative to it."""
     path = Path(source)
     if path.is_dir():
-        inside = sorted(
-            p
-            for p in path.rglob("*")
-            if p.suffix.lower() in VIDEO_SUFFIXES
-            and p.is_file()
-            and not any(part.startswith(".") for part in p.relative_to(path).parts)
-            and RESULT not in p.suffixes
-            and (output is None or output.resolve() not in p.resolve().parents)
-        )
+        inside = [file for file in _files(path, output) if _is_video(file)]
         if not inside:
             raise InputError(f"{source} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
-        return [(p, p.relative_to(path)) for p in inside]
+        return [(file, file.relative_to(path)) for file in inside]
     if not path.exists() and (matches := sorted(glob.glob(source, recursive=True))):  # noqa: PTH207  a pattern
         return [(Path(m), Path(Path(m).name)) for m in matches if Path(m).is_file()]
     if not path.exists():
@@ -90,57 +85,43 @@ def _suffix(source: Path) -> str:
     return suffix if suffix in CONTAINERS else ".mp4"
 
 
-def run_tasks(
-    tasks: Sequence[VideoTask],
+def run_jobs(
+    jobs: Sequence[VideoJob],
     transform_for: Callable[[VideoInfo], FrameTransform],
-    settings: VideoSettings,
     *,
-    transform_key: str,
-    progress: Callable[[VideoTask, Progress], None] | None = None,
     finished: Callable[[VideoReport], None] | None = None,
-    stop: threading.Event | None = None,
-    jobs: int = 1,
-    render: Callable[..., VideoReport] = stylize_video,
+    at_once: int = 1,
 ) -> list[VideoReport]:
-    """Stylize every task; a failure becomes a report of status ``failed`` and the next one begins.
+    """Make every video; a failure becomes a report of status ``failed`` and the next one begins.
 
-    `jobs` videos are in the works at once: while one is in the network, others decode and encode.
-    `render` does one, with the arguments of `stylize_video`.
+    `at_once` videos are in the works: while one is in the network, others decode and encode.  All jobs have one stop
+    event; one that is interrupted sets it.
     """
-    halt = stop or threading.Event()
 
-    def one(task: VideoTask) -> VideoReport:
-        report = VideoReport(source=str(task.source), target=str(task.target))
-        if halt.is_set():
+    def one(job: VideoJob) -> VideoReport:
+        report = VideoReport(source=str(job.source), target=str(job.target))
+        if job.stop.is_set():
             report.status = "left"
         else:
             try:
-                report = render(
-                    task.source,
-                    task.target,
-                    transform_for(probe_video(task.source)),
-                    settings,
-                    transform_key=transform_key,
-                    progress=None if progress is None else lambda p: progress(task, p),
-                    stop=halt,
-                )
-            except (StylizeError, EngineError, ValueError) as error:
-                log.debug("%s failed", task.source, exc_info=True)
-                report.status, report.message = "failed", str(error)
+                report = job.skipped() or run_video(job, transform_for(probe_video(job.source)))
+            except Exception as error:  # one video must not end the run
+                report.status, report.message = "failed", with_unfinished(fault(error, job.source), job.target)
             except KeyboardInterrupt:
                 report.status = "interrupted"
         if report.status == "interrupted":
-            halt.set()
+            job.stop.set()
         if finished is not None:
             finished(report)
         return report
 
-    if jobs == 1:
-        return [one(task) for task in tasks]
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(one, task) for task in tasks]
+    if at_once == 1:
+        return [one(job) for job in jobs]
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = [pool.submit(one, job) for job in jobs]
         try:
             return [future.result() for future in futures]
         except KeyboardInterrupt:
-            halt.set()
+            for job in jobs:
+                job.stop.set()
             return [future.result() for future in futures]

@@ -17,7 +17,8 @@ from stylize.media.video.output import OutputPlan, plan_output
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.media.video.source import VideoSource
-from stylize.video.work_folder import check_target, work_folder
+from stylize.video.render import expected_frames
+from stylize.video.store import SegmentStore, check_target
 
 __all__ = ["VideoPlan", "plan_video"]
 
@@ -77,9 +78,7 @@ def plan_video(
     check_target(source, target, overwrite=settings.overwrite)
     info = probe_video(source)
     plan = plan_output(info, target, settings)
-    total = info.frames
-    if settings.fps is not None and info.duration is not None:
-        total = round(info.duration * settings.fps)
+    total = expected_frames(info, settings.fps)
     per_frame, bytes_per_frame = _try(plan, transform, settings, frames)
     streams = [
         f"{item.stream.kind} {item.stream.index}: {item.action}"
@@ -100,7 +99,7 @@ def plan_video(
         seconds=per_frame * total if total is not None else None,
         disk_bytes=int(2 * bytes_per_frame * total + other_bytes) if total is not None else None,
         disk_free=shutil.disk_usage(target.parent).free,
-        resumes=(work_folder(target) / "journal.jsonl").exists(),
+        resumes=any(SegmentStore(target).folder.glob("*.jsonl")),
     )
 
 

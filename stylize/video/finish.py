@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from stylize.errors import InputError
+from stylize.errors import InputError, MediaError, OutputError
+from stylize.journal import sync_folder
 from stylize.media.ffmpeg import find_ffmpeg
 from stylize.media.video.loss import missing_frames
 from stylize.media.video.output import OutputPlan, deliver
 from stylize.media.video.settings import VideoSettings
-from stylize.video.journal import sync_folder
-from stylize.video.report import VideoReport
+from stylize.video.report import VideoReport, Watch
+from stylize.video.store import VERSION, FrameTimes, SegmentStore
 
 __all__ = ["fingerprint", "finish_video", "job_header"]
 
@@ -28,10 +28,10 @@ def job_header(plan: OutputPlan, settings: VideoSettings, transform_key: str) ->
     """
     suffix = f" {plan.image_suffix}" if plan.kind == "images" else ""  # a film's segments fit into any container
     return {
-        "version": 2,
+        "version": VERSION,
         "source": fingerprint(plan.info.path),
         "transform": transform_key,
-        "settings": settings.key(),
+        "settings": f"{settings.fps} {settings.segment_seconds}",
         "format": f"{plan.kind}{suffix} {plan.encoder.arguments} {plan.encoder.pixel_format}",
         "ffmpeg": find_ffmpeg().version,
     }
@@ -58,53 +58,55 @@ def fingerprint(path: Path) -> str:
 def finish_video(
     plan: OutputPlan,
     settings: VideoSettings,
+    store: SegmentStore,
     records: Sequence[dict[str, Any]],
-    *,
-    retimed: int,
-    resized: int,
-    work: Path,
+    times: FrameTimes,
     report: VideoReport,
-    stop: threading.Event,
-    stage: Callable[[str], None],
+    watch: Watch,
 ) -> None:
     """Make the target out of all segments, and complete the report.
 
     Args:
         plan: what the target is to be.
         settings: of the job.
-        records: every segment in order, as `SegmentWriter` tells of it; files are relative to `work`.
-        retimed: frames of the source whose time had to be moved.
-        resized: how often the source changes its size.
-        work: the folder of the segments, on the target's disk.
+        store: where the segments are.
+        records: every segment in order, as `SegmentWriter` tells of it.
+        times: of all frames.
         report: takes the figures.
-        stop: ends the join early.
-        stage: told what is being done: "join", "verify".
+        watch: told what is being done: "join", "verify"; ends the join early.
 
     Raises:
         StylizeError: the target cannot be made; nothing stands under its name.
     """
-    ticks = [tick for record in records for tick in record["times"]]
     began = time.perf_counter()
-    complaints = deliver(
-        plan,
-        [work / record["file"] for record in records],
-        ticks=ticks,
-        work=work,
-        settings=settings,
-        stop=stop,
-        stage=stage,
-        damaged=any(record["errors"] for record in records),
-    )
+    try:
+        complaints = deliver(
+            plan,
+            [store.folder / record["file"] for record in records],
+            ticks=times.ticks,
+            work=store.folder,
+            settings=settings,
+            stop=watch.stop,
+            stage=watch.enter,
+            damaged=any(record["errors"] for record in records),
+        )
+    except (MediaError, OutputError) as error:
+        other = " or with -o and another container" if plan.kind == "video" else ""
+        hint = (
+            f"all rendered frames are kept in {store.folder}: run the same command again{other}, it goes on from them"
+        )
+        raise type(error)(f"{error}; {hint}") from error
     sync_folder(plan.target.parent)
     report.split["join"] = time.perf_counter() - began
     info = plan.info
-    times = [tick * plan.time_base for tick in ticks]
-    report.frames_in = report.frames_out = len(ticks)
-    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1 / (plan.rate or Fraction(25))
-    report.duration = float(times[-1] - times[0] + step)
-    _note_losses(report, plan, settings, times, sum(record["errors"] for record in records))
-    if retimed:
-        report.warnings.append(f"{retimed} frames had no increasing time and were moved by a tick")
+    moments = [tick * plan.time_base for tick in times.ticks]
+    report.frames_in = report.frames_out = len(moments)
+    step = (moments[-1] - moments[0]) / (len(moments) - 1) if len(moments) > 1 else 1 / (plan.rate or Fraction(25))
+    report.duration = float(moments[-1] - moments[0] + step)
+    _note_losses(report, plan, settings, moments, sum(record["errors"] for record in records))
+    if times.retimed:
+        report.warnings.append(f"{times.retimed} frames had no increasing time and were moved by a tick")
+    resized = max([times.resized, *(record["resized"] for record in records)])
     if resized:
         report.warnings.append(
             f"the picture changes its size or format {resized} times: kept at {info.width}x{info.height}"

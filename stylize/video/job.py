@@ -1,295 +1,287 @@
 """One video from source to target: the map of the video side.
 
-probe -> plan -> decode -> transform -> encode segments -> join -> verify -> final name.  Decoding, the transform
-and encoding overlap; each finished segment is in the journal, so that a run that was stopped goes on behind it.
+probe -> output -> [ decode -> transform -> encode segments ] -> join -> verify -> final name.  What is in brackets
+overlaps, and each finished segment is in the journal, so that a run that was stopped goes on behind it.  A run on one
+machine makes all segments and joins them; a shard makes its share of them, and `join_video` does the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stylize.errors import InputError, MediaError, OutputError, StylizeError
-from stylize.frame import Frame, FrameTransform
+from stylize.frame import FrameTransform
 from stylize.media.video.output import OutputPlan, plan_output
 from stylize.media.video.probe import probe_video
-from stylize.media.video.settings import VideoSettings
-from stylize.media.video.source import VideoSource
+from stylize.sharding import shard_of_segment
 from stylize.video.finish import finish_video, job_header
-from stylize.video.journal import Journal, rendered
-from stylize.video.report import Progress, StoppedError, VideoReport
-from stylize.video.resume import checksum, open_at
-from stylize.video.segments import SegmentWriter, clear_parts, usable_records
-from stylize.video.work_folder import check_target, locked, work_folder
+from stylize.video.render import FramesDifferError, SegmentRenderer, expected_frames, find_frames
+from stylize.video.report import Progress, StoppedError, VideoJob, VideoReport, Watch
+from stylize.video.store import (
+    SHARED,
+    SUFFIX,
+    FrameTimes,
+    Segment,
+    SegmentStore,
+    check_target,
+    locked,
+    with_unfinished,
+)
 
-__all__ = ["Progress", "VideoReport", "stylize_video"]
+__all__ = [
+    "MissingSegmentsError", "Progress", "VideoJob", "VideoReport", "find_jobs", "join_video", "ranges", "run_video",
+]  # fmt: skip
 
-MANY = 2**62
-"""More frames than any video has: the end of an open range."""
-
-ENCODE_QUEUE_BYTES = 32 << 20
+ATTEMPTS = 3
+"""How often the frames of a video are looked for anew when they turn out to be others."""
 
 
-def stylize_video(
-    source: Path,
-    target: Path,
-    transform: FrameTransform,
-    settings: VideoSettings,
-    *,
-    transform_key: str,
-    progress: Callable[[Progress], None] | None = None,
-    stop: threading.Event | None = None,
-) -> VideoReport:
-    """Turn `source` into `target`: every frame through `transform` and out at its own time, all else kept.
+class MissingSegmentsError(StylizeError):
+    """Segments have still to be made; the message says which, and by what command."""
 
-    A run that is stopped (event, Ctrl-C, or killed) keeps its finished segments in `work_folder`; the same call
-    goes on behind them and gives the same output as an uninterrupted run.
+
+def run_video(job: VideoJob, transform: FrameTransform) -> VideoReport:
+    """Make a video: every frame through `transform` and out at its own time, all else kept.
+
+    A run that is stopped (event, Ctrl-C, or killed) keeps its finished segments in the folder of `SegmentStore`; the
+    same call goes on behind them and gives the same output as an uninterrupted run.
 
     Args:
-        source: any video that ffmpeg reads.
-        target: what to write; its suffix tells the container (see `output_kind`).
+        job: what to make, and of a shard the share.
         transform: frames in, frames out.
-        settings: everything about the output that is not the look.
-        transform_key: names generator and look; a run is only continued with the same.
-        progress: called after each frame and at each stage.
-        stop: set it (from a signal handler, say) to end cleanly.
 
     Returns:
-        What was done; status "interrupted" if it was stopped.
+        What was done, of a shard in frames of its share; status "interrupted" if it was stopped.
 
     Raises:
         StylizeError: one clear line on what is wrong and what to do; nothing stands under the target's name.
         ValueError: settings that do not go together.
     """
-    began = time.perf_counter()
-    report = VideoReport(source=str(source), target=str(target))
-    check_target(source, target, overwrite=settings.overwrite)
-    plan = plan_output(probe_video(source), target, settings)
-    report.warnings += plan.notes
-    work = work_folder(target)
-    if not settings.restart:
-        report.warnings += take_over(work, job_header(plan, settings, transform_key))
+    report = VideoReport(source=str(job.source), target=str(job.target), status="shard" if job.shard else "done")
+    watch = Watch(job.progress, job.stop)
+    check_target(job.source, job.target, overwrite=job.settings.overwrite)
+    output = plan_output(probe_video(job.source), job.target, job.settings)
+    report.warnings += output.notes
+    store = SegmentStore(job.target)
+    header = job_header(output, job.settings, job.transform_key)
+    if not job.shard and not job.settings.restart:
+        report.warnings += store.take_over(header)
     try:
-        with locked(work):
-            job = _Job(plan, transform, settings, transform_key, work, report, progress, stop)
-            job.run()
-            if not settings.keep_work:
-                shutil.rmtree(work, ignore_errors=True)
+        with contextlib.nullcontext() if job.shard else locked(store.folder):
+            if job.settings.restart:
+                store.clear(everything=True)
+            with store.writing(header, job, shared=job.shard is not None):
+                _Run(job, transform, output, store, report, watch).go()
+            if not job.shard and not job.settings.keep_work:
+                store.remove()
     except (KeyboardInterrupt, StoppedError):
         report.status = "interrupted"
-        report.message = f"stopped; run the same command again to go on (finished segments are in {work})"
+        report.message = with_unfinished("stopped; run the same command again to go on", job.target)
     except (MediaError, OutputError) as error:
-        if not source.exists():
+        if not job.source.exists():
             raise InputError(
-                f"{source} has vanished: put it back and run the same command again (finished segments are kept)"
+                f"{job.source} has vanished: put it back and run the same command again (finished segments are kept)"
             ) from error
         raise
-    report.seconds = time.perf_counter() - began
-    fresh = report.frames_out - report.frames_resumed
-    report.fps = fresh / report.seconds if report.seconds > 0 else 0.0
+    report.end(watch)
     return report
 
 
-@contextlib.contextmanager
-def _kept(work: Path, plan: OutputPlan) -> Iterator[None]:
-    """Where the rendered frames cannot be put together, say where they are and what uses them."""
-    try:
-        yield
-    except (MediaError, OutputError) as error:
-        other = " or with -o and another container" if plan.kind == "video" else ""
-        hint = f"all rendered frames are kept in {work}: run the same command again{other}, it goes on from them"
-        raise type(error)(f"{error}; {hint}") from error
-
-
-def take_over(work: Path, header: dict[str, Any]) -> list[str]:
-    """Give `work` the frames that another target in its folder could not be made of, and say so.
-
-    Only a job that rendered all of them, of the same source and in the same way (`header`), and delivered nothing.
-    """
-    if work.exists() and any(work.iterdir()):
-        return []
-    for journal in sorted(work.parent.glob(".*.stylize/journal.jsonl")):
-        other = journal.parent
-        target = work.parent / other.name.removeprefix(".").removesuffix(".stylize")
-        with contextlib.suppress(StylizeError, OSError):
-            if target.exists() or not rendered(journal, header):
-                continue
-            with locked(other):
-                other.rename(work)
-            return [f"the frames were rendered already, for {target.name}: used again"]
-    return []
-
-
-class _Job:
-    """One run of `stylize_video` inside its locked work folder."""
+class _Run:
+    """One run of a job, in a store that is open to be written."""
 
     def __init__(
         self,
-        plan: OutputPlan,
+        job: VideoJob,
         transform: FrameTransform,
-        settings: VideoSettings,
-        transform_key: str,
-        work: Path,
+        output: OutputPlan,
+        store: SegmentStore,
         report: VideoReport,
-        progress: Callable[[Progress], None] | None,
-        stop: threading.Event | None,
+        watch: Watch,
     ) -> None:
-        self.plan = plan
+        self.job, self.output, self.store, self.report, self.watch = job, output, store, report, watch
         self.transform = transform
-        self.settings = settings
-        self.work = work
-        self.report = report
-        self.progress = progress
-        self.stop = stop or threading.Event()
-        self.began = time.perf_counter()
-        self.stage = "frames"
-        self.header = job_header(plan, settings, transform_key)
-
-    def run(self) -> None:
-        """Do what is missing, then deliver."""
-        if self.settings.restart:
-            _empty(self.work)
-        clear_parts(self.work)
-        advice = f"use --restart to begin anew, or delete that folder; target {self.plan.target.name}"
-        with Journal(self.work / "journal.jsonl", self.header, advice=advice) as journal:
-            records = usable_records(journal, self.work)
-            if not any("end" in record for record in journal.records):
-                self._frames(journal, records)
-            records = usable_records(journal, self.work)
-            end = next(record for record in journal.records if "end" in record)
-            with _kept(self.work, self.plan):
-                finish_video(
-                    self.plan,
-                    self.settings,
-                    records,
-                    retimed=end["retimed"],
-                    resized=end["resized"],
-                    work=self.work,
-                    report=self.report,
-                    stop=self.stop,
-                    stage=lambda stage: self._enter(stage, end["end"]),
-                )
-
-    def _enter(self, stage: str, done: int) -> None:
-        if self.stop.is_set():
-            raise StoppedError
-        self.stage = stage
-        self._tell(done)
-
-    def _frames(self, journal: Journal, records: list[dict[str, Any]]) -> None:
-        """Decode, transform and encode all that is not done yet."""
-        done = sum(len(record["times"]) for record in records)
-        self.report.frames_resumed = done
-        context = self.transform.context
-        first_time: Fraction | None = records[0]["times"][0] * self.plan.time_base if records else None
-
-        def segment_of(pts: Fraction) -> int:
-            nonlocal first_time
-            first_time = pts if first_time is None else first_time
-            return int((pts - first_time) // self.settings.segment_seconds)
-
-        clock = _Clock()
-        checks: dict[int, int] = {}
-        with contextlib.ExitStack() as stack:
-            source, frames = open_at(
-                stack, self.plan.info, records=records, context=context, fps=self.settings.fps, halt=self.stop
-            )
-            writer = stack.enter_context(self._writer(journal, segment_of, source))
-            given = self._given(frames, checks, clock)
-            for frame in self.transform(given, range(done, MANY)):
-                self._check(frame, done)
-                clock.pause()
-                writer.put(frame, checks.pop(frame.index, 0), self.stop)
-                clock.go_on()
-                done += 1
-                for index in [index for index in checks if index < done]:
-                    del checks[index]
-                self._tell(done)
-            clock.pause()
-            writer.finish(self.stop)
-            if done == 0:
-                raise InputError(f"{self.plan.info.path}: no frame of its video can be decoded: is it damaged?")
-            self._note_split(source, clock, writer)
-            journal.add({"end": done, "retimed": source.retimed, "resized": source.resized})
-
-    def _writer(self, journal: Journal, segment_of: Callable[[Fraction], int], source: VideoSource) -> SegmentWriter:
-        frame_bytes = self.plan.info.width * self.plan.info.height * 3
-        return SegmentWriter(
-            self.work,
-            journal,
-            make_sink=self.plan.sink,
-            images=self.plan.kind == "images",
-            segment_of=segment_of,
-            time_base=self.plan.time_base,
-            errors_now=lambda: source.errors,
-            room=max(1, min(16, ENCODE_QUEUE_BYTES // max(1, frame_bytes))),
+        self.renderer = SegmentRenderer(
+            output=output, settings=job.settings, transform=transform, store=store, stop=job.stop, split=report.split
         )
 
-    def _given(self, frames: Iterator[Frame], checks: dict[int, int], clock: _Clock) -> Iterator[Frame]:
-        """The source's frames on their way into the transform."""
-        while True:
-            if self.stop.is_set():
-                raise StoppedError
-            clock.pause()
-            frame = next(frames, None)
-            clock.go_on()
-            if frame is None:
-                return
-            checks[frame.index] = checksum(frame)
-            yield frame
-
-    def _check(self, frame: Frame, expected: int) -> None:
-        shape = (self.plan.info.height, self.plan.info.width, 3)
-        if frame.index != expected or frame.data.shape != shape:
-            raise ValueError(f"the transform gave frame {frame.index} {frame.data.shape}, not {expected} {shape}")
-
-    def _tell(self, done: int) -> None:
-        if self.progress is None:
+    def go(self) -> None:
+        """Make the share, and if it is the whole the target."""
+        times, segments = self._render()
+        if not self.job.shard:
+            records, _ = self.store.chain(segments, times)
+            finish_video(self.output, self.job.settings, self.store, records, times, self.report, self.watch)
             return
-        info, fps = self.plan.info, self.settings.fps
-        total = info.frames if fps is None else round(info.duration * fps) if info.duration else None
-        self.progress(
-            Progress(
-                stage=self.stage,
-                done=done,
-                total=total,
-                resumed=self.report.frames_resumed,
-                seconds=time.perf_counter() - self.began,
-            )
+        places = self._places(segments)
+        what = f"segments {ranges(place + 1 for place in places)}" if places else "none"
+        self.report.message = (
+            f"{self.job.target}: shard {self.job.shard} has {what} of {len(segments)} segments; "
+            f"when all are done: stylize join {self.job.target}"
         )
 
-    def _note_split(self, source: VideoSource, clock: _Clock, writer: SegmentWriter) -> None:
-        self.report.split = {"decode": source.waited, "transform": clock.seconds, "encode": writer.seconds}
-        self.report.split.update(getattr(self.transform, "seconds", {}))
+    def _places(self, segments: Sequence[Segment]) -> list[int]:
+        """Which of the segments are this run's."""
+        shard, total = self.job.shard, len(segments)
+        return [i for i in range(total) if shard is None or shard.has_segment(i, total, self.job.target.name)]
+
+    def _render(self) -> tuple[FrameTimes, list[Segment]]:
+        """Make what is missing of this run's segments."""
+        decode = False
+        for _ in range(ATTEMPTS):
+            try:
+                if not self.job.shard and not decode and self.store.frames() is None:
+                    self._from_the_start()
+                times = find_frames(self.store, self.output, self.job.settings, decode=decode, stop=self.job.stop)
+                segments = times.segments(self.job.settings.segment_seconds, self.output.time_base)
+                mine = [segments[place] for place in self._places(segments)]
+                self._missing(mine, self.store.chain(segments, times)[1], times)
+            except FramesDifferError:
+                decode = True
+                continue
+            return times, segments
+        raise MediaError(f"{self.job.source} decodes to other frames each time: check the disk that it is on")
+
+    def _from_the_start(self) -> None:
+        """Make all segments, and find out meanwhile which frames there are."""
+        self.store.clear()
+        begun = self.store.begun()
+        first = len(begun.ticks)
+        self._count(expected_frames(self.output.info, self.job.settings.fps), first)
+        self.renderer.tell = lambda count: self.watch.tell(first + count)
+        self.store.add_frames(self.renderer.stretch(first, None, begun))
+
+    def _missing(self, mine: Sequence[Segment], missing: Sequence[Segment], times: FrameTimes) -> None:
+        """Make those of `mine` that are missing, stretch by stretch."""
+        wanted = [segment for segment in missing if segment in mine]
+        total = sum(segment.frames for segment in mine)
+        done = total - sum(segment.frames for segment in wanted)
+        if wanted or self.watch.total is None:
+            self._count(total, done)
+        for stretch in runs(wanted):
+            before, first, stop = done, stretch[0].first, stretch[-1].stop
+            self.renderer.tell = lambda count, before=before: self.watch.tell(before + count)  # type: ignore[misc]
+            self.renderer.stretch(first, stop, times)
+            done += stop - first
+        self.report.frames_in = self.report.frames_out = total
+
+    def _count(self, total: int | None, done: int) -> None:
+        self.watch.total, self.watch.resumed, self.watch.done = total, done, done
+        self.report.frames_resumed = self.report.frames_out = done
 
 
-class _Clock:
-    """Adds up the time between `go_on` and `pause`."""
+def find_jobs(path: Path) -> list[Path]:
+    """Targets with segments to be joined: `path` itself, or all below the folder `path`.
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._since: float | None = time.perf_counter()
+    Raises InputError where there are none.
+    """
+    with contextlib.suppress(InputError):
+        SegmentStore(path).read()
+        return [path]
+    found: list[Path] = []
+    if path.is_dir():
+        for folder in sorted({journal.parent for journal in path.rglob(f".*{SUFFIX}/{SHARED}-*.jsonl")}):
+            found.append(folder.parent / SegmentStore.at(folder).read().target.name)
+    if not found:
+        done = " (it is there already)" if path.is_file() else ""
+        raise InputError(f"{path}: no segments to join{done}: name the target that stylize video --shard was given")
+    return found
 
-    def pause(self) -> None:
-        if self._since is not None:
-            self.seconds += time.perf_counter() - self._since
-            self._since = None
 
-    def go_on(self) -> None:
-        self._since = time.perf_counter()
+def join_video(
+    target: Path,
+    *,
+    source: Path | None = None,
+    verify: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+) -> VideoReport:
+    """Put the segments of `target` together, verify the result, and remove them.
 
+    Args:
+        target: as it was given to the shards.
+        source: where the source is now; None: where the shards found it.
+        verify: decode the result and compare it with the source.
+        overwrite: replace a target that exists.
+        progress: called at each stage.
+        stop: set it to end cleanly; the segments are kept.
 
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name == "lock":
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+    Raises:
+        MissingSegmentsError: some are not there; the message names the commands that make them.
+        StylizeError: the target cannot be made; nothing stands under its name.
+    """
+    watch = Watch(progress, stop or threading.Event())
+    store = SegmentStore(target)
+    asked = store.read()
+    source, kept = source or asked.source, asked.settings
+    settings = replace(kept, verify=verify or kept.verify, overwrite=overwrite or kept.overwrite)
+    report = VideoReport(source=str(source), target=str(target))
+    check_target(source, target, overwrite=settings.overwrite)
+    output = plan_output(probe_video(source), target, settings)
+    report.warnings += output.notes
+    with locked(store.folder):
+        store.check(job_header(output, settings, asked.transform_key), asked)
+        times = store.frames()
+        if times is None:
+            raise MissingSegmentsError(f"{target}: the video is not done: run {_command(asked)} again")
+        segments = times.segments(settings.segment_seconds, output.time_base)
+        records, missing = store.chain(segments, times)
+        if missing:
+            raise MissingSegmentsError(_missing(target, asked, segments, missing))
+        watch.total = watch.done = watch.resumed = len(times.ticks)
+        try:
+            finish_video(output, settings, store, records, times, report, watch)
+        except (KeyboardInterrupt, StoppedError):
+            report.status = "interrupted"
+            report.message = f"stopped; stylize join {target} begins the join again"
         else:
-            path.unlink()
+            if not settings.keep_work:
+                store.remove()
+    report.frames_resumed = report.frames_out
+    report.end(watch)
+    return report
+
+
+def _command(job: VideoJob) -> str:
+    return job.command or f"stylize video {job.source} -o {job.target}"
+
+
+def _missing(target: Path, job: VideoJob, segments: Sequence[Segment], missing: Sequence[Segment]) -> str:
+    """Which segments are missing, and how they are made."""
+    places = [place for place, segment in enumerate(segments) if segment in missing]
+    text = f"{target}: {len(places)} of {len(segments)} segments missing ({ranges(p + 1 for p in places)})"
+    if job.shard is None:
+        return f"{text}: run {_command(job)} again"
+    count = job.shard.count
+    owners = sorted({shard_of_segment(place, len(segments), count, job.target.name) for place in places})
+    wanted = [f"{owner}/{count}" for owner in owners]
+    shown = ", ".join(wanted[:8]) + (f" and {len(wanted) - 8} more" if len(wanted) > 8 else "")
+    each = f", and with {shown[len(wanted[0]) + 2 :]}" if len(wanted) > 1 else ""
+    return f"{text}: run `{_command(job)} --shard {wanted[0]}`{each}, then join again"
+
+
+def ranges(numbers: Any) -> str:
+    """Numbers in order, in short: ``1-3, 7``."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)
+
+
+def runs(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Segments that follow one another without a gap, together."""
+    found: list[list[Segment]] = []
+    for segment in segments:
+        if found and found[-1][-1].stop == segment.first:
+            found[-1].append(segment)
+        else:
+            found.append([segment])
+    return found

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import secrets
-import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from stylize.errors import MediaError, OutputError
 from stylize.frame import Frame
+from stylize.journal import sync_folder
 from stylize.media.pipe import GRACE
 from stylize.media.video.join import count_packets
+from stylize.media.video.output import OutputPlan
 from stylize.media.video.sink import VideoSink, sync_file
-from stylize.video.journal import Journal, sync_folder
+from stylize.media.video.source import VideoSource
+from stylize.video.store import SegmentStore, segment_bytes
 
-__all__ = ["Records", "SegmentWriter", "clear_parts", "usable_records", "weight"]
+__all__ = ["SegmentWriter"]
 
-PART = ".part"
-
-
-class Records(Protocol):
-    """What is told of finished segments: a `Journal`, or records of their own files."""
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Keep one record; on return it is on the disk."""
-        ...
+QUEUE_BYTES = 32 << 20
+"""About so much waits for the encoder.  At least one frame, at most sixteen."""
 
 
 @dataclass
@@ -44,40 +37,9 @@ class _Open:
     path: Path
     sink: VideoSink
     first: int
-    times: list[int]
+    before: int | None
+    times: list[int] = field(default_factory=list)
     source_check: int = 0
-
-
-def usable_records(journal: Journal, folder: Path) -> list[dict[str, Any]]:
-    """The records of segments that are all there, from the first on; the journal forgets the rest."""
-    good = 0
-    index = 0
-    for record in journal.records:
-        if "segment" in record:
-            path = folder / record["file"]
-            if record["first"] != index or not path.exists() or weight(path) != record["bytes"]:
-                break
-            index += len(record["times"])
-        good += 1
-    journal.keep(good)
-    return [record for record in journal.records if "segment" in record]
-
-
-def clear_parts(folder: Path) -> None:
-    """Remove what interrupted runs left half-written."""
-    for path in folder.glob(f"*{PART}"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def weight(path: Path) -> int:
-    """Bytes of a segment: a file, or a folder of pictures."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.iterdir())
-    return path.stat().st_size
 
 
 class SegmentWriter:
@@ -88,37 +50,33 @@ class SegmentWriter:
 
     def __init__(
         self,
-        folder: Path,
-        journal: Records,
+        store: SegmentStore,
+        output: OutputPlan,
+        source: VideoSource,
         *,
-        make_sink: Callable[[Path], VideoSink],
-        images: bool,
-        segment_of: Callable[[Fraction], int],
-        time_base: Fraction,
-        errors_now: Callable[[], int],
-        room: int,
+        seconds: Fraction,
+        start: Fraction | None,
+        stop: threading.Event,
     ) -> None:
         """Describe the work; nothing runs before ``with``.
 
         Args:
-            folder: where the segments go.
-            journal: told of each finished segment, from another thread.
-            make_sink: an encoder that writes to the given path.
-            images: a segment is a folder of pictures instead of one file.
-            segment_of: number of the segment that a presentation time belongs to; never falls.
-            time_base: seconds a tick of the times in the journal.
-            errors_now: how many decoding errors there have been so far.
-            room: how many frames may wait for the encoder.
+            store: names the segments, and is told of each finished one from another thread.
+            output: how they are encoded.
+            source: where the frames come from; its complaints go into the records.
+            seconds: length of a segment.
+            start: presentation time of the video's first frame; None where that is the first one to come.
+            stop: nobody waits for an encoder once it is set.
         """
-        self._folder = folder
-        self._journal = journal
-        self._make_sink = make_sink
-        self._images = images
-        self._segment_of = segment_of
-        self._time_base = time_base
-        self._errors_now = errors_now
+        self._store, self._output, self._source = store, output, source
+        self._seconds, self._start, self._stop = seconds, start, stop
+        self._images = output.kind == "images"
         self._errors_told = 0
-        self._queue: queue.Queue[tuple[Frame, int] | None] = queue.Queue(maxsize=max(1, room))
+        self.before: int | None = None
+        """Checksum of the source frame before the next one that is put."""
+        frame_bytes = max(1, output.info.width * output.info.height * 3)
+        room = max(1, min(16, QUEUE_BYTES // frame_bytes))
+        self._queue: queue.Queue[tuple[Frame, int] | None] = queue.Queue(maxsize=room)
         self._failed: BaseException | None = None
         self._abort = threading.Event()
         self._finisher: threading.Thread | None = None
@@ -127,8 +85,6 @@ class SegmentWriter:
         """Encoders that run, at most the one that is finishing and the one that is being fed."""
         self.seconds = 0.0
         """Seconds that encoders were waited for."""
-        self.written = 0
-        """Frames handed to encoders."""
 
     def __enter__(self) -> SegmentWriter:
         """Start the thread."""
@@ -136,29 +92,29 @@ class SegmentWriter:
         self._thread.start()
         return self
 
-    def put(self, frame: Frame, source_check: int, stop: threading.Event | None = None) -> None:
+    def put(self, frame: Frame, source_check: int) -> None:
         """Queue a frame; `source_check` is the checksum of the source frame it came from.
 
         Raises:
             StylizeError: what went wrong with an earlier frame.
-            KeyboardInterrupt: `stop` is set while the encoder takes nothing.
+            KeyboardInterrupt: the run is to stop, and the encoder takes nothing.
         """
         while True:
             self._raise_failure()
             try:
                 self._queue.put((frame, source_check), timeout=0.2)
             except queue.Full:
-                if stop is not None and stop.is_set():
+                if self._stop.is_set():
                     raise KeyboardInterrupt from None
                 continue
             return
 
-    def finish(self, stop: threading.Event | None = None) -> None:
-        """Wait until the last segment is on the disk; once `stop` is set, no longer than `GRACE`.
+    def finish(self) -> None:
+        """Wait until the last segment is on the disk; once the run is to stop, no longer than `GRACE`.
 
         Raises:
             StylizeError: what went wrong.
-            KeyboardInterrupt: `stop` is set and the encoder does not come to its end.
+            KeyboardInterrupt: the run is to stop, and the encoder does not come to its end.
         """
         told = False
         left = GRACE
@@ -168,7 +124,7 @@ class SegmentWriter:
                     self._queue.put(None, timeout=0.2)
                     told = True
             self._thread.join(0.2)
-            if stop is not None and stop.is_set():
+            if self._stop.is_set():
                 left -= 0.2
                 if left <= 0:
                     raise KeyboardInterrupt
@@ -201,16 +157,16 @@ class SegmentWriter:
                 while (item := self._next()) is not None:
                     frame, source_check = item
                     before = time.perf_counter()
-                    number = self._segment_of(frame.pts)
+                    self._start = frame.pts if self._start is None else self._start
+                    number = int((frame.pts - self._start) // self._seconds)
                     if current is None or number != current.number:
                         if current is not None:
                             self._settle()
                             self._close(current, stack.pop_all())
                         current = self._open(number, frame.index, stack)
                     current.sink.write(frame)
-                    current.times.append(int(frame.pts / self._time_base))
-                    current.source_check = source_check
-                    self.written += 1
+                    current.times.append(int(frame.pts / self._output.time_base))
+                    current.source_check = self.before = source_check
                     self.seconds += time.perf_counter() - before
                 if self._abort.is_set():
                     raise _AbortedError
@@ -232,18 +188,17 @@ class SegmentWriter:
         return None
 
     def _open(self, number: int, first: int, stack: contextlib.ExitStack) -> _Open:
-        # a name of its own: an encoder orphaned by a killed run may still be writing the last one
-        path = self._folder / f"{number:06d}.{secrets.token_hex(4)}{PART}"
+        path = self._store.part(number)
         try:
             if self._images:
                 path.mkdir()
         except OSError as error:
             raise OutputError(f"{path} cannot be made ({error.strerror}): choose another target") from error
-        sink = self._make_sink(path)
+        sink = self._output.sink(path)
         self._sinks.append(sink)
         stack.callback(self._sinks.remove, sink)
         stack.enter_context(sink)
-        return _Open(number=number, path=path, sink=sink, first=first, times=[])
+        return _Open(number=number, path=path, sink=sink, first=first, before=self.before)
 
     def _settle(self) -> None:
         """Wait for the segment before; what went wrong with it is raised while the current one is still ours."""
@@ -270,7 +225,7 @@ class SegmentWriter:
         self.seconds += time.perf_counter() - before
 
     def _commit(self, segment: _Open) -> None:
-        final = segment.path.with_name(f"{segment.number:06d}.{'images' if self._images else 'mov'}")
+        final = segment.path.with_suffix(".images" if self._images else ".mov")
         held = len(list(segment.path.iterdir())) if self._images else count_packets(segment.path)
         if held != len(segment.times):
             raise MediaError(
@@ -280,15 +235,13 @@ class SegmentWriter:
             if self._images:
                 for picture in segment.path.iterdir():
                     sync_file(picture)
-            if final.is_dir():
-                shutil.rmtree(final)
             segment.path.replace(final)
-            size = weight(final)
+            size = segment_bytes(final)
         except OSError as error:
             raise OutputError(f"{final} cannot be written ({error.strerror}): free some room") from error
-        sync_folder(self._folder)
-        errors = self._errors_now()
-        self._journal.add(
+        sync_folder(final.parent)
+        errors = self._source.errors
+        self._store.add(
             {
                 "segment": segment.number,
                 "file": final.name,
@@ -296,7 +249,9 @@ class SegmentWriter:
                 "times": segment.times,
                 "bytes": size,
                 "source": segment.source_check,
+                "before": segment.before,
                 "errors": errors - self._errors_told,
+                "resized": self._source.resized,
             }
         )
         self._errors_told = errors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from engine.conditions import Conditions, mean_conditions
 from stylize.frame import NOTHING, Frame, Image
 from stylize.pipeline import Pipeline, Stylizing
 from stylize.video.temporal import CUT_CONTENT, SceneSignature, is_cut, window_weights
+from stylize.video.waiting import WaitingPictures
 
 __all__ = ["VideoStylizer"]
 
@@ -22,8 +23,8 @@ class _Seen:
     """A frame on its way through the window."""
 
     frame: Frame
-    data: Image | None
-    """Its picture, until it is rendered."""
+    take: Callable[[], Image] | None
+    """Gives its picture, which waits to be rendered."""
     signature: SceneSignature
     change: float
     """From the frame before; 0 for the first that is seen."""
@@ -61,6 +62,7 @@ class VideoStylizer:
     seconds: dict[str, float] = field(default_factory=lambda: {"probe": 0.0, "render": 0.0})
     """Time spent in each graph for this video."""
     _window: deque[_Seen] = field(default_factory=deque, repr=False)
+    _waiting: WaitingPictures = field(default_factory=WaitingPictures, repr=False)
     _last: tuple[int, Stylizing] | None = field(default=None, repr=False)
     """The frame that was sent to the network last, and what becomes of it."""
 
@@ -83,12 +85,13 @@ class VideoStylizer:
         while under_way:
             yield self._finish(*under_way.popleft())
         self._window.clear()
+        self._waiting.close()
         self._last = None
 
     def _complete(self, frames: Iterable[Frame], wanted: range) -> Iterator[_Seen]:
         """Wanted frames that have all the neighbours that they will ever have."""
         window: deque[_Seen] = deque()
-        self._window, self._last = window, None
+        self._window, self._last, self._waiting = window, None, WaitingPictures()
         waiting = wanted.start
         ahead = self._reach + CUT_REACH + 1
         for frame in frames:
@@ -108,7 +111,8 @@ class VideoStylizer:
         before = self._window[-1] if self._window else None
         change = signature.change(before.signature) if before else 0.0
         repeats = before is not None and change == 0 and np.array_equal(frame.data, before.frame.data)
-        seen = _Seen(frame, frame.data if shown else None, signature, change, repeats)
+        take = self._waiting.put(frame.data) if shown else None
+        seen = _Seen(frame, take, signature, change, repeats)
         if frame.index % PROBE_EVERY == 0 or change >= CUT_CONTENT:
             seen.view = self.pipeline.view(frame.data)
         if before:
@@ -116,14 +120,14 @@ class VideoStylizer:
         self._window.append(seen)
 
     def _begin(self, seen: _Seen) -> Stylizing:
-        assert seen.data is not None
+        assert seen.take is not None
+        data, seen.take = seen.take(), None
         leader = self._leader(seen.frame.index)
         if self._last is None or self._last[0] != leader:
             conditions = self._conditions(leader)
             started = time.perf_counter()
-            self._last = (leader, self.pipeline.begin(seen.data, conditions))
+            self._last = (leader, self.pipeline.begin(data, conditions))
             self.seconds["render"] += time.perf_counter() - started
-        seen.data = None
         return self._last[1]
 
     def _finish(self, frame: Frame, picture: Stylizing) -> Frame:

@@ -24,7 +24,7 @@ from engine.trt.plan import PlanCache, PlanConfig, ShapeProfile
 from stylize.api import Stylizer
 from stylize.frame import Frame
 from stylize.media.image.settings import ImageSettings
-from stylize.photos.job import stylize_folder
+from stylize.photos.job import FolderJob, stylize_folder
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
@@ -207,7 +207,8 @@ def test_several_gpus_share_the_photos_of_a_folder(folder: Path, plan: Path, dou
         with Stylizer(model=str(folder), gpus=name) as stylizer:
             image = Meeting(stylizer.image, at_once)
             doubles.cuda.executed.clear()
-            report = stylize_folder(photos, target, image, ImageSettings(), transform_key="k", at_once=at_once)
+            job = FolderJob(source=photos, target=target, settings=ImageSettings(), transform_key="k")
+            report = stylize_folder(job, image, at_once=at_once)
         assert image.most == at_once and set(doubles.cuda.executed) == set(range(at_once))
         assert [(Path(p.source).name, p.status) for p in report.photos] == [
             (f"{i}.png", "failed" if i == 3 else "done") for i in range(7)

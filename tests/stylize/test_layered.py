@@ -6,16 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import decode, make_clip
+from media import decode, make_clip, stylize_video
 
 from engine.metrics import psnr
 from stylize import Stylizer
-from stylize.distributed.shard import join_video, stylize_shard
 from stylize.frame import Frame
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.sharding import Shard
-from stylize.video.job import stylize_video
+from stylize.video.job import join_video
 
 
 def open_with(model, **values):
@@ -129,7 +128,7 @@ def test_shards_are_joined_to_what_one_run_makes(layered_model, tmp_path):
         stylize_video(source, targets[0], transform, settings, transform_key=stylizer.key)
         for number in (2, 1):
             shard = Shard(number=number, count=2)
-            stylize_shard(source, targets[1], transform, settings, transform_key=stylizer.key, shard=shard)
+            stylize_video(source, targets[1], transform, settings, transform_key=stylizer.key, shard=shard)
     join_video(targets[1])
     one, other = (decode(target) for target in targets)
     assert one.times == other.times and len(one.pictures) == 24

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -79,13 +77,6 @@ class VideoSettings:
             raise ValueError(f"fps is above 0 and at most 1000, got {self.fps}")
         if self.segment_seconds <= 0:
             raise ValueError(f"segment_seconds is above 0, got {self.segment_seconds}")
-
-    def key(self) -> str:
-        """Hash of all that changes the encoded frames; a resumed run must have the same."""
-        told = asdict(self)
-        for name in ("overwrite", "restart", "verify", "keep_work"):
-            del told[name]
-        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def output_kind(target: Path) -> str:

@@ -1,6 +1,7 @@
 """A real Ray cluster of two workers, one of which is killed in the middle: the result is that of one machine."""
 
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,15 +22,16 @@ from stylize import __version__
 from stylize.api import Stylizer
 from stylize.distributed.photos import stylize_folder_on_cluster
 from stylize.distributed.pool import Pool, Work, check_address, open_pool
-from stylize.distributed.shard import segment_store
 from stylize.distributed.videos import run_on_cluster
 from stylize.distributed.worker import ClusterWorker, Failed, PhotoDone
 from stylize.errors import ClusterError
-from stylize.media.image.settings import ImageSettings
 from stylize.media.video.settings import VideoSettings
-from stylize.photos.job import stylize_folder
+from stylize.photos.job import FolderJob, stylize_folder
 from stylize.settings import StyleSettings
-from stylize.video.batch import VideoTask, run_tasks
+from stylize.sharding import Shard
+from stylize.video.batch import run_jobs
+from stylize.video.report import VideoJob
+from stylize.video.store import SegmentStore
 
 VIDEO = VideoSettings(segment_seconds=Fraction(1, 2), codec="lossless", preset="ultrafast")
 
@@ -68,6 +71,10 @@ def style(skip_model):
     return StyleSettings(model=str(skip_model), threads=1, smoothing=0.2)
 
 
+def job(source, target, **values) -> VideoJob:
+    return VideoJob(source=source, target=target, settings=VIDEO, **values)
+
+
 def kill_a_busy_worker(pool: Pool) -> bool:
     """SIGKILL, as the kernel does when memory is short."""
     for place in pool._places:
@@ -91,21 +98,24 @@ def test_videos_survive_a_killed_worker(cluster, tmp_path, style):
     bad.write_bytes(b"this is a diary")
     with Stylizer(settings=style, video=True) as stylizer:
         for source in (first, second):
-            local = [VideoTask(source, tmp_path / f"local-{source.name}")]
-            done = run_tasks(local, stylizer.transform_for, VIDEO, transform_key=stylizer.key)
+            local = job(source, tmp_path / f"local-{source.name}", transform_key=stylizer.key)
+            done = run_jobs([local], stylizer.transform_for)
             assert done[0].status == "done"
 
     killed, seen, told = [], [], []
     with open_pool("local", style, video=True, cpus=1) as pool:
         assert pool.capacity == 2
 
-        def progress(task, state):
-            seen.append((task.source.name, state.stage, state.done))
+        def progress(name, state):
+            seen.append((name, state.stage, state.done))
             if not killed and len(pool._places) == 2 and kill_a_busy_worker(pool):
                 killed.append(True)
 
-        tasks = [VideoTask(source, tmp_path / f"far-{source.name}") for source in (first, bad, second)]
-        reports = run_on_cluster(tasks, VIDEO, pool, progress=progress, finished=told.append)
+        jobs = [
+            job(source, tmp_path / f"far-{source.name}", progress=functools.partial(progress, source.name))
+            for source in (first, bad, second)
+        ]
+        reports = run_on_cluster(jobs, pool, finished=told.append)
         assert killed and pool.lost == 1
     assert [report.status for report in reports] == ["done", "failed", "done"]
     assert [Path(report.source) for report in reports] == [first, bad, second]
@@ -114,7 +124,7 @@ def test_videos_survive_a_killed_worker(cluster, tmp_path, style):
     assert frames == sorted(frames) and frames[-1] == 40
     for source in (first, second):
         same(tmp_path / f"local-{source.name}", tmp_path / f"far-{source.name}")
-        assert not segment_store(tmp_path / f"far-{source.name}").folder.exists()
+        assert not SegmentStore(tmp_path / f"far-{source.name}").folder.exists()
 
 
 @pytest.mark.slow
@@ -127,7 +137,9 @@ def test_photos_survive_a_killed_worker(cluster, tmp_path, style, landscape):
         Image.fromarray(np.roll(landscape, 7 * number, axis=1)).save(folder / name)
     (folder / "bad.jpg").write_bytes(b"no photo")
     with Stylizer(settings=style) as stylizer:
-        local = stylize_folder(folder, tmp_path / "local", stylizer.image, ImageSettings(), transform_key=stylizer.key)
+        local = stylize_folder(
+            FolderJob(source=folder, target=tmp_path / "local", transform_key=stylizer.key), stylizer.image
+        )
 
     killed, counts = [], []
     with open_pool("local", style, video=False, cpus=1) as pool:
@@ -137,8 +149,9 @@ def test_photos_survive_a_killed_worker(cluster, tmp_path, style, landscape):
             if not killed and len(pool._places) == 2 and kill_a_busy_worker(pool):
                 killed.append(True)
 
-        far = stylize_folder_on_cluster(folder, tmp_path / "far", ImageSettings(), pool, progress=progress)
-        again = stylize_folder_on_cluster(folder, tmp_path / "far", ImageSettings(), pool)
+        there = FolderJob(source=folder, target=tmp_path / "far", progress=progress)
+        far = stylize_folder_on_cluster(there, pool)
+        again = stylize_folder_on_cluster(replace(there, progress=None), pool)
         assert killed and pool.lost == 1
     assert counts == [(number, 25) for number in range(1, 26)]
     assert [(p.source, p.status, p.message) for p in far.photos] == [
@@ -178,12 +191,11 @@ def test_a_run_is_stopped_and_goes_on(cluster, tmp_path, style):
     source, target = make_clip(tmp_path / "in.mp4", frames=30, rate="10"), tmp_path / "out.mp4"
     stop = threading.Event()
     with open_pool("local", style, video=True, cpus=1) as pool:
-        tasks = [VideoTask(source, target)]
-        [report] = run_on_cluster(tasks, VIDEO, pool, progress=lambda *_: stop.set(), stop=stop)
+        [report] = run_on_cluster([job(source, target, progress=lambda _: stop.set())], pool, stop=stop)
         assert report.status == "interrupted" and "again" in report.message and not target.exists()
     with open_pool("local", style, video=True, cpus=2) as pool:
         assert pool.capacity == 1
-        [report] = run_on_cluster(tasks, VIDEO, pool)
+        [report] = run_on_cluster([job(source, target)], pool)
     assert report.status == "done" and report.frames_out == 30 and report.frames_resumed > 0
 
 
@@ -205,8 +217,6 @@ def test_what_the_cluster_cannot_give(cluster, style):
 
 @pytest.mark.slow
 def test_a_model_that_does_not_open_is_one_line(cluster, style):
-    from dataclasses import replace
-
     unknown = replace(style, look="nosuch")
     with pytest.raises(ClusterError, match="nosuch"), open_pool("local", unknown, video=True, cpus=1):
         pass
@@ -216,11 +226,11 @@ def test_paths_that_the_worker_does_not_see(tmp_path, style):
     """Both the source and the job folder have to be there."""
     worker = ClusterWorker(style, video=True)
     assert worker.open().key
-    gone = worker.segment(str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), VIDEO, 0)
+    gone = worker.segment(str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), VIDEO, Shard(number=1, count=1))
     assert isinstance(gone, Failed) and "in.mp4 is not to be seen" in gone.message and "mount" in gone.message
     source = make_clip(tmp_path / "in.mp4", frames=3)
-    gone = worker.segment(str(source), str(tmp_path / "out.mp4"), VIDEO, 0)
-    assert isinstance(gone, Failed) and "frames.json is not to be seen" in gone.message
+    gone = worker.segment(str(source), str(tmp_path / "out.mp4"), VIDEO, Shard(number=1, count=1))
+    assert isinstance(gone, Failed) and ".out.mp4.stylize is not to be seen" in gone.message
 
 
 @pytest.mark.parametrize("address", ["auto", "local", "ray://head:10001", "10.0.0.1:6379"])

@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media import VFR, Blend, Identity, decode, make_clip, stylized
 
-from stylize.distributed.segment_store import ranges
-from stylize.distributed.shard import MissingSegmentsError, find_jobs, join_video, segment_store, stylize_shard
 from stylize.errors import InputError, OutputError, ResumeError
 from stylize.media.video.settings import VideoSettings
 from stylize.sharding import Shard, shard_of_segment
-from stylize.video.work_folder import work_folder
+from stylize.video.job import MissingSegmentsError, VideoJob, find_jobs, join_video, ranges, run_video
+from stylize.video.store import SegmentStore
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +40,8 @@ def settings(**values) -> VideoSettings:
 
 
 def shard(source, target, text, transform=None, key="test", **values):
-    values = {**values, "transform_key": key, "shard": Shard.parse(text)}
-    return stylize_shard(source, target, transform or Blend(2), values.pop("settings", settings()), **values)
+    values = {"settings": settings(), **values, "transform_key": key, "shard": Shard.parse(text)}
+    return run_video(VideoJob(source=source, target=target, **values), transform or Blend(2))
 
 
 def same(one: Path, other: Path) -> None:
@@ -182,7 +181,7 @@ def test_a_damaged_segment_is_made_again(clip, tmp_path):
     target = tmp_path / "out.mp4"
     for text in ("1/2", "2/2"):
         shard(clip, target, text)
-    folder = segment_store(target).folder
+    folder = SegmentStore(target).folder
     victim = sorted(folder.glob("*.mov"))[3]
     victim.write_bytes(victim.read_bytes()[:-5])
     with pytest.raises(MissingSegmentsError, match=r"1 of \d+ segments missing \(4\)"):
@@ -198,8 +197,10 @@ def test_a_segment_from_a_seek_that_went_wrong_is_found_and_made_again(clip, tmp
     stylized(clip, whole, Blend(2))
     for text in ("1/2", "2/2"):
         shard(clip, target, text)
-    record = sorted(segment_store(target).folder.glob("0*.json"))[5]
-    record.write_text(json.dumps({**json.loads(record.read_text()), "before": 1}))
+    for journal in SegmentStore(target).folder.glob("*.jsonl"):
+        lines = [json.loads(line) for line in journal.read_text().splitlines()]
+        lines = [{**line, "before": 1} if line.get("segment") == 5 else line for line in lines]
+        journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(MissingSegmentsError, match=r"missing \(6\)"):
         join_video(target)
     for text in ("1/2", "2/2"):
@@ -250,7 +251,7 @@ def test_where_nothing_is_to_be_joined(clip, tmp_path):
     with pytest.raises(OutputError, match="--overwrite"):
         join_video(target)
     assert join_video(target, overwrite=True).status == "done"
-    assert not work_folder(target).exists()
+    assert not SegmentStore(target).folder.exists()
 
 
 def test_a_moved_source(clip, tmp_path):

@@ -20,7 +20,7 @@ import stylize
 from stylize.errors import OutputError
 from stylize.media.image.read import read_image
 from stylize.media.image.settings import ImageSettings
-from stylize.photos.job import stylize_folder, stylize_image
+from stylize.photos.job import FolderJob, stylize_folder, stylize_image
 
 ROOT = Path(stylize.__file__).parents[1]
 
@@ -31,7 +31,8 @@ def noise(path, seed, side=150):
 
 
 def run(source, target, transform=np.array, **settings):
-    return stylize_folder(source, target, transform, ImageSettings(**settings), transform_key="net")
+    job = FolderJob(source=source, target=target, settings=ImageSettings(**settings), transform_key="net")
+    return stylize_folder(job, transform)
 
 
 def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(tmp_path, small_disk, contents):
@@ -140,7 +141,7 @@ CHILD = """
 import json, sys, time
 import numpy as np
 from pathlib import Path
-from stylize.photos.job import stylize_folder
+from stylize.photos.job import FolderJob, stylize_folder
 from stylize.media.image.settings import ImageSettings
 
 def transform(rgb):
@@ -148,7 +149,7 @@ def transform(rgb):
     return 255 - rgb
 
 print("ready", flush=True)
-report = stylize_folder(Path(sys.argv[1]), Path(sys.argv[2]), transform, ImageSettings(), transform_key="net")
+report = stylize_folder(FolderJob(source=Path(sys.argv[1]), target=Path(sys.argv[2]), transform_key="net"), transform)
 print(json.dumps(report.as_dict()))
 """
 

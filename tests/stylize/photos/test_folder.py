@@ -15,14 +15,15 @@ from stylize.media.image.read import read_image
 from stylize.media.image.settings import ImageSettings
 from stylize.photos import job as folder_job
 from stylize.photos.dry_run import plan_folder
-from stylize.photos.job import stylize_folder
+from stylize.photos.job import FolderJob, stylize_folder
 from stylize.photos.scan import JOURNAL_NAME
 
 PLAIN = ImageSettings()
 
 
 def run(source, transform, target=None, settings=PLAIN, key="net", **more):
-    return stylize_folder(source, target, transform, settings, transform_key=key, **more)
+    more = {"target": target, "settings": settings, "transform_key": key, **more}
+    return stylize_folder(FolderJob(source=source, **more), transform)
 
 
 def statuses(report, root):
@@ -361,7 +362,7 @@ def test_at_most_three_pictures_are_in_the_works(tmp_path, gradient, monkeypatch
 
 def test_the_plan_is_what_the_run_does(tree, invert, contents):
     (tree / "bad.jpg").write_text("no photo")
-    plan = plan_folder(tree, None, PLAIN, transform_key="net", transform=invert)
+    plan = plan_folder(FolderJob(source=tree, settings=PLAIN, transform_key="net"), invert)
     assert not (tree / "stylized").exists()
     assert len(plan.photos) == 6 and plan.megapixels == pytest.approx(6 * 40 * 30 / 1e6)
     assert plan.seconds > 0 and plan.bytes > 0 and plan.others[0].status == "failed"
@@ -370,7 +371,7 @@ def test_the_plan_is_what_the_run_does(tree, invert, contents):
     assert {photo.target for photo in plan.photos} == {
         photo.target for photo in report.photos if photo.status == "done"
     }
-    again = plan_folder(tree, None, PLAIN, transform_key="net")
+    again = plan_folder(FolderJob(source=tree, settings=PLAIN, transform_key="net"))
     assert again.photos == () and again.seconds is None and len(again.others) == 7
 
 

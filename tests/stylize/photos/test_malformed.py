@@ -21,9 +21,9 @@ import json, sys, warnings
 warnings.simplefilter("error")
 import numpy as np
 from pathlib import Path
-from stylize.photos.job import stylize_folder
+from stylize.photos.job import FolderJob, stylize_folder
 from stylize.media.image.settings import ImageSettings
-report = stylize_folder(Path(sys.argv[1]), Path(sys.argv[2]), np.array, ImageSettings(), transform_key="net")
+report = stylize_folder(FolderJob(source=Path(sys.argv[1]), target=Path(sys.argv[2]), transform_key="net"), np.array)
 print(json.dumps(report.as_dict()))
 """
 

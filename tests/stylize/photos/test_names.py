@@ -13,8 +13,8 @@ from PIL import Image
 from stylize.files import shown
 from stylize.media.formats import READ_SUFFIXES
 from stylize.media.image.settings import ImageSettings
-from stylize.photos.job import stylize_folder
-from stylize.photos.scan import assign_targets
+from stylize.photos.job import FolderJob, stylize_folder
+from stylize.result_name import assign_results
 
 SUFFIXES = st.sampled_from([".jpg", ".JPG", ".jpeg", ".png", ".heic", ".gif", ".tif"])
 HOSTILE = st.sampled_from(
@@ -76,13 +76,13 @@ def test_hostile_names_come_through(tmp_path_factory, names):
             made.append(name)
     if not made:
         return
-    report = stylize_folder(root, None, np.array, ImageSettings(), transform_key="net")
+    report = stylize_folder(FolderJob(source=root, transform_key="net"), np.array)
     assert report.complete and report.count("done") == len(made), [photo.message for photo in report.photos]
     results = [photo.target for photo in report.photos]
     assert len({unicodedata.normalize("NFC", name).casefold() for name in results}) == len(made)
     assert all(Path(name).is_file() for name in results)
     json.loads(json.dumps(report.as_dict()))
-    again = stylize_folder(root, None, np.array, ImageSettings(), transform_key="net")
+    again = stylize_folder(FolderJob(source=root, transform_key="net"), np.array)
     assert {photo.reason for photo in again.photos} == {"up-to-date"}
 
 
@@ -98,22 +98,22 @@ PATHS = st.builds(
 @settings(max_examples=200, deadline=None)
 def test_every_photo_gets_a_place_of_its_own(paths, kind, data):
     how = ImageSettings(format=kind)
-    targets = assign_targets(paths, how)
+    targets = assign_results(paths, how.suffix_for)
     key = lambda path: unicodedata.normalize("NFC", unicodedata.normalize("NFC", path.as_posix()).casefold())  # noqa: E731
     assert targets.keys() == set(paths) and len({key(target) for target in targets.values()}) == len(paths)
     for source, target in targets.items():
         assert target.parent == source.parent and target.suffix == how.suffix_for(source)
-    assert assign_targets(reversed(paths), how) == targets
+    assert assign_results(reversed(paths), how.suffix_for) == targets
     # What an earlier run of some of them named keeps its name, and the whole is still without collision.
-    earlier = assign_targets([path for path in paths if data.draw(st.booleans())], how)
+    earlier = assign_results([path for path in paths if data.draw(st.booleans())], how.suffix_for)
     known = {target.as_posix(): source.as_posix() for source, target in earlier.items()}
-    later = assign_targets(paths, how, known)
+    later = assign_results(paths, how.suffix_for, known=known)
     assert len({key(target) for target in later.values()}) == len(paths)
     parents = {key(parent) for path in paths for parent in path.parents}
     assert all(later[source] == target for source, target in earlier.items() if key(target) not in parents)
     # An interrupted run, which did some in the planned places, goes on to the same places.
     half = {targets[path].as_posix(): path.as_posix() for path in paths if data.draw(st.booleans())}
-    assert assign_targets(paths, how, half) == targets
+    assert assign_results(paths, how.suffix_for, known=half) == targets
 
 
 @given(st.text(st.characters(), max_size=30))

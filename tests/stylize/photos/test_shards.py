@@ -6,8 +6,8 @@ import pytest
 
 from stylize.errors import OutputError
 from stylize.media.image.settings import ImageSettings
-from stylize.photos.job import stylize_folder
-from stylize.photos.journal import FolderJournal, read_journal
+from stylize.photos.job import FolderJob, stylize_folder
+from stylize.photos.journal import FolderJournal, read_entries
 from stylize.sharding import Shard
 
 
@@ -17,7 +17,8 @@ def invert(rgb):
 
 def run(source, output, text=None, key="test", **values):
     shard = Shard.parse(text) if text else None
-    return stylize_folder(source, output, invert, ImageSettings(**values), transform_key=key, shard=shard)
+    job = FolderJob(source=source, target=output, settings=ImageSettings(**values), transform_key=key, shard=shard)
+    return stylize_folder(job, invert)
 
 
 def test_shards_make_what_one_run_makes(tree, tmp_path, contents):
@@ -27,7 +28,7 @@ def test_shards_make_what_one_run_makes(tree, tmp_path, contents):
     assert sum(part.count("done") for part in parts) == whole.count("done") == 7
     assert len({photo.source for part in parts for photo in part.photos}) == 7
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
-    assert len(read_journal(tmp_path / "parts")) == 7
+    assert len(read_entries(tmp_path / "parts")) == 7
     again = run(tree, tmp_path / "parts", "2/3", format="jpeg")
     assert again.count("done") == 0 and again.complete
 

@@ -7,11 +7,11 @@ import av
 import pytest
 from media import decode, make_clip, run_ffmpeg, stylized
 
-from stylize.distributed.shard import join_video, stylize_shard
 from stylize.errors import MediaError
 from stylize.media.video.probe import probe_video
 from stylize.media.video.verify import verify_length
 from stylize.sharding import Shard
+from stylize.video.job import VideoJob, join_video, run_video
 
 TOLERANCE = Fraction(1, 500)
 """Seconds: Matroska's ticks, twice."""
@@ -113,9 +113,9 @@ def test_a_run_that_goes_on_and_shards_agree(tmp_path):
     stylized(source, tmp_path / "whole.mkv", Blend(2))
     settings = VideoSettings(codec="lossless", preset="ultrafast", segment_seconds=Fraction(1, 4))
     for number in (2, 1):
-        stylize_shard(
-            source, tmp_path / "out.mkv", Blend(2), settings, transform_key="test", shard=Shard.parse(f"{number}/2")
-        )
+        shard = Shard.parse(f"{number}/2")
+        job = VideoJob(source=source, target=tmp_path / "out.mkv", settings=settings, transform_key="test", shard=shard)
+        run_video(job, Blend(2))
     join_video(tmp_path / "out.mkv", verify=True)
     whole, out = decode(tmp_path / "whole.mkv"), decode(tmp_path / "out.mkv")
     assert out.times == whole.times

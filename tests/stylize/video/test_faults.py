@@ -16,13 +16,12 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from media import Identity, decode, make_clip, run_ffmpeg, stylized
+from media import Identity, decode, make_clip, run_ffmpeg, stylize_video, stylized
 
 from stylize.errors import InputError, OutputError, StylizeError
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
-from stylize.video.job import stylize_video
-from stylize.video.work_folder import work_folder
+from stylize.video.store import SegmentStore
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def clip(tmp_path_factory):
 def nothing_left(target, *, work=False):
     assert not target.exists()
     assert not target.with_suffix(target.suffix + ".part").exists()
-    assert work or not work_folder(target).exists()
+    assert work or not SegmentStore(target).folder.exists()
 
 
 @pytest.mark.parametrize("name", ["missing", "text", "empty", "folder", "sound", "no-moov"])
@@ -194,7 +193,7 @@ def test_malformed_files_end_in_a_video_or_in_one_clear_line(sources, tmp_path, 
         assert report.frames_out == len(decode(target).times) > 0
     assert time.monotonic() - began < 60
     names = {path.name for path in tmp_path.iterdir()}
-    assert names <= {source.name, target.name, work_folder(target).name}
+    assert names <= {source.name, target.name, SegmentStore(target).folder.name}
 
 
 def test_a_read_only_folder_is_one_clear_error(clip, tmp_path):

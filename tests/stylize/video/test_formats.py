@@ -6,14 +6,13 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from media import Identity, decode, make_clip, run_ffmpeg, stylized
+from media import Identity, decode, make_clip, run_ffmpeg, stylize_video, stylized
 
 from stylize.errors import MediaError, OutputError
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.media.video.verify import verify_video
 from stylize.video.dry_run import plan_video
-from stylize.video.job import stylize_video
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from media import decode, make_clip, stylized
 
 from stylize.media.ffmpeg import find_ffmpeg
 from stylize.media.pipe import PipeWriter
-from stylize.video.job import work_folder
+from stylize.video.store import SegmentStore
 
 ROOT = Path(__file__).parents[3]
 
@@ -181,7 +181,7 @@ def test_twenty_deaths_in_the_join(noisy, tmp_path):
     expected = decode(tmp_path / "whole.mov")
     assert decode(target).times == expected.times
     assert all(np.array_equal(a, b) for a, b in zip(decode(target).pictures, expected.pictures, strict=True))
-    assert not work_folder(target).exists()
+    assert not SegmentStore(target).folder.exists()
 
 
 def test_a_writer_that_is_called_off_while_the_pipe_is_full():

@@ -16,16 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import VFR, Blend, Identity, decode, make_clip, stylized
+from media import VFR, Blend, Identity, decode, make_clip, stylize_video, stylized
 
 from stylize.errors import OutputError, ResumeError
+from stylize.journal import Journal, read_journal
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.media.video.source import VideoSource
-from stylize.video.job import stylize_video
-from stylize.video.journal import Journal
-from stylize.video.resume import checksum, open_at
-from stylize.video.work_folder import work_folder
+from stylize.video.render import checksum, open_behind
+from stylize.video.store import SegmentStore
 
 ROOT = Path(__file__).parents[3]
 
@@ -88,7 +87,7 @@ def test_a_stop_keeps_the_segments_and_the_next_run_goes_on(clip, whole, tmp_pat
     report = stylized(clip, target, Blend(2))
     assert report.status == "done"
     assert 30 < report.frames_resumed < 61
-    assert not work_folder(target).exists()
+    assert not SegmentStore(target).folder.exists()
     same(decode(target), whole)
 
 
@@ -110,7 +109,7 @@ stylized(Path(sys.argv[1]), Path(sys.argv[2]), Slow(2))
 def test_twenty_kills_in_one_job(clip, whole, tmp_path):
     target = tmp_path / "out.mp4"
     hold = tmp_path / "hold"
-    journal = work_folder(target) / "journal.jsonl"
+    journal = SegmentStore(target).folder / "journal.jsonl"
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     rng = random.Random(20)
 
@@ -155,7 +154,7 @@ def test_twenty_kills_in_one_job(clip, whole, tmp_path):
 def test_each_segment_boundary_is_a_good_place_to_go_on(clip, whole, tmp_path):
     target = tmp_path / "out.mp4"
     stylized(clip, target, Blend(2), keep_work=True)
-    journal = work_folder(target) / "journal.jsonl"
+    journal = SegmentStore(target).folder / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     assert len(lines) > 10
     for keep in (1, 4, len(lines) - 2):
@@ -182,13 +181,13 @@ def test_seeking_lands_on_the_frame_or_decodes_from_the_start(tmp_path, caplog, 
     with VideoSource(info) as source:
         frames = [(frame.pts, checksum(frame)) for frame in source]
     assert len(frames) == 300
-    base = info.time_base
     for done, context in [(200, 3), (251, 0)]:
-        record = {"times": [int(pts / base) for pts, _ in frames[:done]], "source": frames[done - 1][1]}
+        before = max(1, context)
+        times = [pts for pts, _ in frames[done - before : done]]
         with caplog.at_level(logging.INFO), contextlib.ExitStack() as stack:
-            _, rest = open_at(stack, info, records=[record], context=context, fps=None)
+            _, rest = open_behind(stack, info, first=done, times=times, check=frames[done - 1][1], fps=None)
             got = [(frame.index, frame.pts, checksum(frame)) for frame in rest]
-        expected = [(index, *frame) for index, frame in enumerate(frames)][done - context :]
+        expected = [(index, *frame) for index, frame in enumerate(frames)][done - before :]
         assert got == expected
     if exact:
         assert "decoding from its beginning" not in caplog.text
@@ -198,7 +197,7 @@ def test_a_lost_segment_is_made_again(clip, whole, tmp_path):
     target = tmp_path / "out.mp4"
     stylized(clip, target, Blend(2), keep_work=True)
     target.unlink()
-    sorted(work_folder(target).glob("*.mov"))[3].unlink()
+    sorted(SegmentStore(target).folder.glob("*.mov"))[3].unlink()
     assert stylized(clip, target, Blend(2)).frames_resumed > 0
     same(decode(target), whole)
 
@@ -234,30 +233,18 @@ def test_two_runs_at_once_are_kept_apart(clip, tmp_path):
 
 def test_a_journal_survives_any_cut(tmp_path):
     path = tmp_path / "journal.jsonl"
-    with Journal(path, {"a": 1}, advice="begin anew") as journal:
+    with Journal(path, {"a": 1}) as journal:
         for number in range(5):
             journal.add({"n": number, "text": "x" * number})
     content = path.read_bytes()
     for length in range(len(content) + 1):
         path.write_bytes(content[:length])
-        with Journal(path, {"a": 1}, advice="begin anew") as journal:
+        with Journal(path, {"a": 1}) as journal:
             whole_lines = max(0, content[:length].count(b"\n") - 1)
-            assert [record["n"] for record in journal.records] == list(range(whole_lines))
+            assert [record["n"] for record in read_journal(path).records] == list(range(whole_lines))
             journal.add({"n": "next"})
         assert json.loads(path.read_bytes().splitlines()[-1]) == {"n": "next"}
-
-
-def test_a_journal_can_forget(tmp_path):
-    path = tmp_path / "journal.jsonl"
-    with Journal(path, {"a": 1}, advice="") as journal:
-        for number in range(4):
-            journal.add({"n": number})
-        journal.keep(2)
-        journal.add({"n": 9})
-    with Journal(path, {"a": 1}, advice="") as journal:
-        assert [record["n"] for record in journal.records] == [0, 1, 9]
-    with pytest.raises(ResumeError, match=r"another a: begin anew"), Journal(path, {"a": 2}, advice="begin anew"):
-        pass
+        assert read_journal(path).header == {"a": 1}
 
 
 def test_the_context_of_a_cut_is_what_the_transform_asked_for():
