@@ -48,6 +48,7 @@ class Pipeline:
         settings: see `StyleSettings`; single settings may be given by name instead.
         cache: folder for compiled models.
         video: what model `auto` is to be chosen for.
+        frame: height and width of a video's frames, which a TensorRT plan is made for.
 
     Raises ModelError or BackendError on entering, ValueError for a look that does not exist.
     """
@@ -58,6 +59,7 @@ class Pipeline:
         *,
         cache: Path | None = None,
         video: bool = False,
+        frame: tuple[int, int] | None = None,
         **values: Any,
     ) -> None:
         if settings is not None and values:
@@ -73,6 +75,7 @@ class Pipeline:
             threads=self.settings.threads,
             cache=cache,
             plan=None if self.settings.plan is None else Path(self.settings.plan),
+            frame=None if frame is None or self.settings.tile else self._padded(*self._work_size(*frame)),
         )
         self._open = self._opener(usual_backend(self.settings), *self.settings.gpu_numbers[:1])
         self._opened: ExitStack | None = None
@@ -188,11 +191,7 @@ class Pipeline:
     def begin(self, image: Image, statistics: NormStatistics) -> Stylizing:
         """Begin to `render` a picture; as many as `depth` are under way at once."""
         started = time.perf_counter()
-        height, width = image.shape[:2]
-        scale = 1.0
-        if self.settings.detail > 0:
-            scale = min(1.0, BASE_SIDE * self.settings.detail / max(height, width))
-        work = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        work = _resize(image, *self._work_size(*image.shape[:2]))
         rendering = self._renderer.submit(
             self._pad(work), statistics, lambda size, limit: self.tile_plan(*size, limit).tiles
         )
@@ -204,10 +203,21 @@ class Pipeline:
         """Pictures that may be under way at once: more than one on a GPU."""
         return self._renderer.depth
 
+    def _work_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which a picture goes through the network."""
+        scale = 1.0
+        if self.settings.detail > 0:
+            scale = min(1.0, BASE_SIDE * self.settings.detail / max(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def _padded(self, height: int, width: int) -> tuple[int, int]:
+        """The next sizes that the network takes."""
+        multiple, least = self.spec.multiple, self.spec.min_side
+        return max(least, -(-height // multiple) * multiple), max(least, -(-width // multiple) * multiple)
+
     def _pad(self, image: Image) -> Image:
         """Mirror the right and lower border up to the sizes that the network takes."""
-        multiple, least = self.spec.multiple, self.spec.min_side
-        height, width = (max(least, -(-side // multiple) * multiple) for side in image.shape[:2])
+        height, width = self._padded(*image.shape[:2])
         if (height, width) == image.shape[:2]:
             return np.ascontiguousarray(image)
         bottom, right = height - image.shape[0], width - image.shape[1]
@@ -222,28 +232,21 @@ class Pipeline:
         largest = self._renderer.largest_tile
         if side is None and largest is None:
             side = default_tile(self.spec, height, width)
-        if limit is not None and height * width > limit:
-            side = min(side or max(height, width), math.isqrt(limit))
         most = largest or (height, width)
         if side:
             self._check_tile(side)
-            side = side // self.spec.multiple * self.spec.multiple
             most = min(side, most[0]), min(side, most[1])
-        if most[0] >= height and most[1] >= width:
+        if most[0] >= height and most[1] >= width and (limit is None or height * width <= limit):
             return TilePlan.whole(height, width)
+        if limit is not None:
+            self._check_tile(math.isqrt(limit))
         if largest is not None and min(largest) < self._least_tile:
             raise PlanError(
                 f"the plan takes tiles of up to {largest[0]}x{largest[1]}, {self.spec.name} needs sides of "
                 f"{self._least_tile}: build-engine --model {self.spec.name} --tile 1088x1920"
             )
-        return TilePlan(
-            height=height,
-            width=width,
-            tile_height=min(most[0], height),
-            tile_width=min(most[1], width),
-            halo=self.spec.halo,
-            multiple=self.spec.multiple,
-        )
+        halo, multiple = self.spec.halo, self.spec.multiple
+        return TilePlan.balanced(height, width, most=most, halo=halo, multiple=multiple, pixels=limit)
 
     @property
     def _least_tile(self) -> int:

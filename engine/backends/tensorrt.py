@@ -1,4 +1,4 @@
-"""Backend `tensorrt`: NVIDIA GPUs, by plans that `build-engine` made.
+"""Backends `tensorrt` and `tensorrt-rtx`: NVIDIA GPUs, by plans that `build-engine` made.
 
 A frame is uploaded once; its tiles are cut, rendered and put together on the device.  Two lanes take
 turns, each with its own stream, execution context and buffers, so that one frame is copied while
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,10 +21,13 @@ import numpy.typing as npt
 
 from engine.backends.base import BackendOptions, Tiles, check_statistics, check_tiles
 from engine.errors import BackendError, OutOfMemoryError, PlanError
+from engine.memory import gpu_tile
 from engine.spec import F32, ModelSpec, NormStatistics
 from engine.tiling import Tile, batches
 from engine.trt import api as tensorrt_api
-from engine.trt.cuda import CudaDevice, Stream, copy_rectangle
+from engine.trt import rtx
+from engine.trt.cuda import CudaDevice, Stream, aligned, copy_rectangle, gpu_number
+from engine.trt.cuda_graph import Replay
 from engine.trt.plan import GRAPHS, PlanCache, PlanConfig, PlanRecord, Shape, ShapeProfile
 
 __all__ = ["TensorRtBackend"]
@@ -39,46 +42,78 @@ BuildPlan = Callable[[Path, PlanConfig, PlanCache, int], tuple[Path, PlanRecord]
 LANES = 2
 
 DEFAULT_TILE = (1088, 1920)
-"""Largest tile of a plan that is built on demand."""
+"""Largest tile of a plan that is built on demand and takes tiles of many shapes."""
 
 
 class TensorRtBackend:
     """Runs the two plans of a model on one GPU.
 
+    For a video (`BackendOptions.frame`) that is a plan of the frames' own shape alone.  It gives way to one that takes
+    tiles of many shapes as soon as others come: frames of another size, or tiles because memory has run out.
+
     Args:
         folder: model folder.
         spec: its descriptor.
-        options: device (`cuda:1`), precision, cache folder, plan folder.
+        options: device (`cuda:1`), precision, cache folder, plan folder, the video's frame.
         build: makes a plan where the cache has none that fits; None: that is a PlanError.
+        runtime: `tensorrt`, or `rtx` for TensorRT-RTX.
     """
 
-    name = "tensorrt"
     depth = LANES
 
     def __init__(
-        self, folder: Path, spec: ModelSpec, options: BackendOptions, *, build: BuildPlan | None = None
+        self,
+        folder: Path,
+        spec: ModelSpec,
+        options: BackendOptions,
+        *,
+        build: BuildPlan | None = None,
+        runtime: str = "tensorrt",
     ) -> None:
-        self.folder, self.spec, self.options, self._build = folder, spec, options, build
+        self.folder, self.spec, self.options, self._build, self.runtime = folder, spec, options, build, runtime
+        self.name = "tensorrt-rtx" if runtime == "rtx" else "tensorrt"
         self._stack = ExitStack()
         self._lanes: list[_Lane] = []
         self._busy: deque[tuple[_Lane, tuple[int, ...]]] = deque()
+        self._done: deque[Image] = deque()
+        self._kernels: list[rtx.RuntimeCache] = []
         self._turn = 0
 
     def __enter__(self) -> TensorRtBackend:
         with ExitStack() as stack:
-            tensorrt_api.load()
-            self._device = stack.enter_context(CudaDevice(_gpu_number(self.options.device)))
-            self.plan, self.record = self._find_plan()
-            self._profile = self.record.config.profile
+            tensorrt_api.load(self.runtime)
+            self._device = stack.enter_context(CudaDevice(gpu_number(self.options.device)))
             stack.callback(self._free)
-            with self._device.current():
-                self._runtime = tensorrt_api.started(tensorrt_api.load().Runtime, tensorrt_api.logger())
-                self._runtime.engine_host_code_allowed = self.record.config.version_compatible
-                self._engines = {graph: self._deserialized(graph) for graph in GRAPHS}
-                self._lanes = [_Lane(self._device, self._engines["render"]) for _ in range(LANES)]
-                self._probe = _Lane(self._device, self._engines["probe"])
+            # Kernels of TensorRT-RTX are specialised for the shapes at hand in any case.
+            self._open(self.options.frame if self.runtime == "tensorrt" else None)
             self._stack = stack.pop_all()
         return self
+
+    def _open(self, frame: tuple[int, int] | None) -> None:
+        """Find, or build, the plan for frames of one shape (None: tiles of many) and make it ready to run."""
+        self.plan, self.record = self._find_plan(frame)
+        self._profile = self.record.config.profile
+        trt = tensorrt_api.load(self.runtime)
+        with self._device.current():
+            self._runtime = tensorrt_api.started(trt.Runtime, tensorrt_api.logger(self.runtime))
+            if self.runtime == "tensorrt":
+                self._runtime.engine_host_code_allowed = self.record.config.version_compatible
+            self._engines = {graph: self._deserialized(graph) for graph in GRAPHS}
+            self._probe = self._lane("probe", 1)[0]
+            self._lanes = self._lane("render", LANES)
+
+    def _lane(self, graph: str, count: int) -> list[_Lane]:
+        """Lanes of one graph."""
+        engine, device = self._engines[graph], self._device
+        if self.runtime == "rtx":
+            key = "".join(c if c.isalnum() else "-" for c in f"{self.record.key}-{graph}-{device.name}")
+            kernels = rtx.RuntimeCache(PlanCache(self.options.cache).root / "kernels" / f"{key}.bin")
+            self._kernels.append(kernels)
+            contexts = [rtx.execution_context(engine, kernels, graph=self.options.graph) for _ in range(count)]
+            return [_Lane(device, context, graph=False) for context in contexts]
+        strategy = tensorrt_api.load().ExecutionContextAllocationStrategy.USER_MANAGED
+        contexts = [engine.create_execution_context(strategy) for _ in range(count)]
+        return [_Lane(device, context, graph=self.options.graph) for context in contexts]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -88,6 +123,9 @@ class TensorRtBackend:
     def _free(self) -> None:
         """Contexts before engines before the runtime, all within the CUDA context."""
         with self._device.current():
+            for kernels in self._kernels:
+                kernels.save()
+            self._kernels = []
             for lane in [*self._lanes, *([self._probe] if hasattr(self, "_probe") else [])]:
                 lane.free()
             self._busy.clear()
@@ -100,7 +138,8 @@ class TensorRtBackend:
     def description(self) -> str:
         """GPU, TensorRT's version and arithmetic."""
         machine = self.record.machine
-        return f"TensorRT {machine.tensorrt} on {self._device.name}, {self.record.config.precision}"
+        name = tensorrt_api.title(self.runtime)
+        return f"{name} {machine.tensorrt} on {self._device.name}, {self.record.config.precision}"
 
     @property
     def largest_tile(self) -> tuple[int, int]:
@@ -116,33 +155,35 @@ class TensorRtBackend:
             shapes = {"view": view.shape, "look": (1, len(look))}
             lane.prepare(shapes)
             images = lane.input.reserve(view.nbytes)
-            look_at = lane.vectors.reserve(4 * len(look))
-            result = lane.output.reserve(8 * channels)
-            lane.upload(images, view.reshape(-1))
-            lane.upload(look_at, np.ascontiguousarray(look, np.float32).view(np.uint8))
-            addresses = {"view": images, "look": look_at, "scale": result, "shift": result + 4 * channels}
-            lane.execute(addresses, shapes)
-            both = lane.download(result, 8 * channels).view(np.float32)
-        return NormStatistics(scale=both[:channels].copy(), shift=both[channels:].copy())
+            second = aligned(4 * channels)
+            result = lane.output.reserve(second + 4 * channels)
+            with lane.settled():
+                lane.upload(images, view.reshape(-1))
+                given = lane.upload_arrays({"look": look.reshape(1, -1)})
+                lane.execute({"view": images, **given, "scale": result, "shift": result + second}, shapes)
+                both = lane.download(result, second + 4 * channels)
+        scale, shift = (both[at : at + 4 * channels].view(np.float32).copy() for at in (0, second))
+        return NormStatistics(scale=scale, shift=shift)
 
     def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
         """See `Backend.render`."""
         tiles = check_tiles(self.spec, tiles)
         check_statistics(self.spec, statistics)
+        self._take_shape((1, *tiles.shape[1:]))
         step = self._profile.max[0]
         parts = [self._render_batch(tiles[i : i + step], statistics) for i in range(0, len(tiles), step)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _render_batch(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
-        self._check_shape(self._profile, tiles.shape)
         lane = self._free_lane()
         with self._device.current():
-            lane.reserve_frame(tiles.nbytes, self.spec.norm_channels)
+            lane.reserve_frame(tiles.nbytes)
             lane.prepare({"tiles": tiles.shape})
-            lane.upload(lane.frame.reserve(0), tiles.reshape(-1))
-            lane.upload_statistics(statistics)
-            lane.render(lane.frame.reserve(0), lane.result.reserve(0), tiles.shape)
-            return lane.download(lane.result.reserve(0), tiles.nbytes).reshape(tiles.shape).copy()
+            with lane.settled():
+                lane.upload(lane.frame.reserve(0), tiles.reshape(-1))
+                given = lane.upload_arrays(_arrays(statistics))
+                lane.render(lane.frame.reserve(0), lane.result.reserve(0), {"tiles": tiles.shape}, given)
+                return lane.download(lane.result.reserve(0), tiles.nbytes).reshape(tiles.shape).copy()
 
     def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Tile]) -> None:
         """Queue one frame ``(H, W, 3)``; `collect` returns them in order.  At most `depth` at a time.
@@ -151,12 +192,12 @@ class TensorRtBackend:
             OutOfMemoryError: for these windows; nothing was queued, smaller ones may do.
             ValueError: the frame or a window is not what the network takes.
         """
-        if len(self._busy) >= LANES:
+        if len(self._busy) + len(self._done) >= LANES:
             raise ValueError(f"at most {LANES} frames at a time: collect one first")
         frame = check_tiles(self.spec, frame[None])[0]
         check_statistics(self.spec, statistics)
         for window in windows:
-            self._check_shape(self._profile, (1, window.padded.height, window.padded.width, 3))
+            self._take_shape((1, window.padded.height, window.padded.width, 3))
         lane = self._free_lane()
         try:
             groups = self._reserved(lane, frame, windows, self._profile.max[0])
@@ -164,11 +205,11 @@ class TensorRtBackend:
             if self._profile.max[0] == 1 or len(windows) == 1:
                 raise
             groups = self._reserved(lane, frame, windows, 1)
-        with self._device.current():
+        with self._device.current(), lane.settled():
             lane.upload(lane.frame.reserve(0), frame.reshape(-1))
-            lane.upload_statistics(statistics)
+            given = lane.upload_arrays(_arrays(statistics))
             for group in groups:
-                lane.render_windows(group, frame.shape)
+                lane.render_windows(group, frame.shape, given)
             lane.start_download(lane.result.reserve(0), frame.nbytes)
         self._busy.append((lane, frame.shape))
 
@@ -176,12 +217,16 @@ class TensorRtBackend:
         """Windows in batches that there is memory for."""
         groups = list(batches(windows, batch))
         with self._device.current():
-            lane.reserve_frame(frame.nbytes, self.spec.norm_channels)
+            lane.reserve_frame(frame.nbytes)
             lane.reserve_tiles(groups, frame.shape)
         return groups
 
     def collect(self) -> Image:
         """The oldest frame that was submitted, stylized."""
+        return self._done.popleft() if self._done else self._finished()
+
+    def _finished(self) -> Image:
+        """Wait for the oldest frame on the GPU."""
         lane, shape = self._busy.popleft()
         with self._device.current():
             return lane.finish_download().reshape(shape).copy()
@@ -191,14 +236,14 @@ class TensorRtBackend:
         lane = self._free_lane()
         pixels = (*shape, 3)
         with self._device.current():
-            lane.reserve_frame(int(np.prod(pixels)), self.spec.norm_channels)
+            lane.reserve_frame(int(np.prod(pixels)))
             lane.prepare({"tiles": pixels})
             zeros = np.zeros(self.spec.norm_channels, np.float32)
-            lane.upload_statistics(NormStatistics(scale=zeros, shift=zeros))
+            given = lane.upload_arrays(_arrays(NormStatistics(scale=zeros, shift=zeros)))
             times = []
             for _ in range(repetitions + 3):
                 times.append(lane.stream.time())
-                lane.render(lane.frame.reserve(0), lane.result.reserve(0), pixels)
+                lane.render(lane.frame.reserve(0), lane.result.reserve(0), {"tiles": pixels}, given)
             end = lane.stream.time()
             seconds = Stream.elapsed(times[3], end) / repetitions
             lane.synchronize()
@@ -211,6 +256,20 @@ class TensorRtBackend:
             raise ValueError(f"{len(busy)} frames are under way: collect one first")
         self._turn = (self._lanes.index(lane) + 1) % LANES
         return lane
+
+    def _take_shape(self, shape: tuple[int, ...]) -> None:
+        """Change to a plan of many shapes where the video's own does not take one; else `_check_shape`."""
+        whole = (shape[0], shape[1], shape[2])
+        if self._profile.is_fixed and not self._profile.holds(whole) and self._chosen_for_frame:
+            log.warning("the plan for %dx%d does not take tiles of %dx%d: changing", *self._profile.max[1:], *whole[1:])
+            self._done += [self._finished() for _ in range(len(self._busy))]
+            self._free()
+            self._open(None)
+        self._check_shape(self._profile, shape)
+
+    @property
+    def _chosen_for_frame(self) -> bool:
+        return self.options.frame is not None and self.options.plan is None
 
     def _check_shape(self, profile: ShapeProfile, shape: tuple[int, ...]) -> None:
         if any(n < low for n, low in zip(shape, profile.min, strict=False)):
@@ -227,14 +286,14 @@ class TensorRtBackend:
                 f"or build-engine --tile {shape[1]}x{shape[2]} --batch {shape[0]}"
             )
 
-    def _find_plan(self) -> tuple[Path, PlanRecord]:
+    def _find_plan(self, frame: tuple[int, int] | None) -> tuple[Path, PlanRecord]:
         from engine.trt.graphs import graph_hashes, onnx_graphs
 
-        machine = tensorrt_api.machine(self._device)
+        machine = tensorrt_api.machine(self._device, self.runtime)
         precision = "fp16" if self.options.precision == "auto" else self.options.precision
         if self.options.plan is not None:
             record = PlanRecord.load(self.options.plan)
-            reason = record.mismatch(machine)
+            reason = record.mismatch(machine, self.runtime)
             if reason is None and dict(record.graphs) != graph_hashes(
                 onnx_graphs(self.folder, self.spec, record.config.precision)
             ):
@@ -243,30 +302,59 @@ class TensorRtBackend:
                 raise PlanError(f"{self.options.plan} {reason}: {record.rebuild()}")
             record.verify(self.options.plan)
             return self.options.plan, record
-        cache = PlanCache(self.options.cache)
-        found = cache.find(graph_hashes(onnx_graphs(self.folder, self.spec, precision)), machine)
+        cache, graphs = PlanCache(self.options.cache), graph_hashes(onnx_graphs(self.folder, self.spec, precision))
+        profile = self._profile_for(frame, precision)
+        shape = profile.opt if profile.is_fixed else None
+        found = self._carried(graphs, machine) or cache.find(graphs, machine, self.runtime, shape)
         if found is not None:
             found[1].verify(found[0])
             return found
+        name = tensorrt_api.title(self.runtime)
         if self._build is None:
-            raise PlanError(f"no TensorRT plan of {self.spec.name} for {machine} yet: build-engine makes one")
-        profile = ShapeProfile.of_tile(self.spec, *DEFAULT_TILE, 1)
+            raise PlanError(f"no {name} plan of {self.spec.name} for {machine} yet: build-engine makes one")
+        time = "several seconds" if self.runtime == "rtx" else "several minutes"
         log.warning(
-            "no TensorRT plan of %s for %s yet: building one, once, which may take several minutes; it is kept in %s. "
-            "To have it beforehand: build-engine --model %s --gpu %d; to do without: --backend torch or openvino",
-            *(self.spec.name, machine, cache.plans, self.spec.name, self._device.index),
+            "no %s plan of %s for %dx%d on %s yet: building one, once, which may take %s; it is kept in %s. "
+            "To have it beforehand: build-engine --model %s --gpu %d%s%s; to do without: --backend torch or openvino",
+            *(name, self.spec.name, *profile.max[1:], machine, time, cache.plans, self.spec.name, self._device.index),
+            " --runtime rtx" if self.runtime == "rtx" else "",
+            f" --tile {profile.max[1]}x{profile.max[2]} --fixed" if profile.is_fixed else "",
         )
-        config = PlanConfig(profile=profile, precision=precision)
+        config = PlanConfig(profile=profile, precision=precision, runtime=self.runtime)
         return self._build(self.folder, config, cache, self._device.index)
 
+    def _profile_for(self, frame: tuple[int, int] | None, precision: str) -> ShapeProfile:
+        """What a plan that is built here takes: tiles of many shapes, or for a video those of its frames alone."""
+        if frame is None:
+            return ShapeProfile.of_tile(self.spec, *DEFAULT_TILE, 1)
+        with self._device.current():
+            total = self._device.memory()[1]
+        try:
+            return ShapeProfile.fixed(*gpu_tile(self.spec, frame, total, precision=precision, at_once=LANES))
+        except ValueError as error:
+            raise OutOfMemoryError(f"GPU {self._device.index} is too small for {self.spec.name}: {error}") from error
+
+    def _carried(self, graphs: Mapping[str, str], machine: tensorrt_api.Machine) -> tuple[Path, PlanRecord] | None:
+        """The portable plan that the model folder brings with it, if it fits."""
+        folder = self.folder / "rtx"
+        if self.runtime != "rtx" or not (folder / "plan.json").is_file():
+            return None
+        record = PlanRecord.load(folder)
+        reason = record.mismatch(machine, self.runtime)
+        if reason is None and dict(record.graphs) == dict(graphs):
+            return folder, record
+        log.info("the plan in %s is not used: it %s", folder, reason or "was built from another precision or version")
+        return None
+
     def _deserialized(self, graph: str) -> Any:
-        trt = tensorrt_api.load()
+        trt = tensorrt_api.load(self.runtime)
         path = self.plan / f"{graph}.plan"
         engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
-            raise PlanError(
-                f"{path} cannot be loaded ({tensorrt_api.recent_errors()}): {self.record.rebuild()} --force"
-            )
+            reason = tensorrt_api.recent_errors()
+            if tensorrt_api.lacks_memory(reason):
+                raise OutOfMemoryError(f"no memory for {path} ({reason}): close other programs, or use a smaller model")
+            raise PlanError(f"{path} cannot be loaded ({reason}): {self.record.rebuild()} --force")
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         expected = {
             "probe": {"view": "INPUT", "look": "INPUT", "scale": "OUTPUT", "shift": "OUTPUT"},
@@ -296,12 +384,12 @@ class _Lane:
     Activation memory follows the shapes at hand, so that smaller tiles need less of it.
     """
 
-    def __init__(self, device: CudaDevice, engine: Any) -> None:
-        trt = tensorrt_api.load()
-        self.context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if self.context is None:
+    def __init__(self, device: CudaDevice, context: Any, *, graph: bool) -> None:
+        if context is None:
             raise OutOfMemoryError(f"no memory for an execution context: {tensorrt_api.recent_errors()}")
+        self.context = context
         self.stream = device.stream()
+        self._replay = Replay(self.stream.handle) if graph else None
         self.frame, self.result, self.input, self.output, self.vectors, self.scratch = (
             device.buffer() for _ in range(6)
         )
@@ -311,7 +399,10 @@ class _Lane:
 
     def free(self) -> None:
         """Wait for queued work, then give everything back."""
-        self.stream.synchronize()
+        with suppress(Exception):  # what failed on the way has been told
+            self.stream.synchronize()
+        if self._replay is not None:
+            self._replay.clear()
         self.context = None
         for buffer in (self.frame, self.result, self.input, self.output, self.vectors, self.scratch):
             buffer.free()
@@ -322,6 +413,16 @@ class _Lane:
         """Wait until all that was queued is done; the page-locked arrays are free again."""
         self.stream.synchronize()
         self._uploads = 0
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """After a failure nothing of what was queued inside is under way any more."""
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):  # the first failure is the one to tell
+                self.synchronize()
+            raise
 
     def prepare(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Room for what lies between the layers; before anything is queued, so that it may fail."""
@@ -335,11 +436,18 @@ class _Lane:
         np.copyto(pinned, data)
         self.stream.upload(target, pinned)
 
-    def upload_statistics(self, statistics: NormStatistics) -> None:
-        """To `vectors`: scale, then shift."""
-        both = np.concatenate([statistics.scale, statistics.shift]).astype(np.float32, copy=False)
-        self.channels = len(statistics.scale)
-        self.upload(self.vectors.reserve(0), both.view(np.uint8))
+    def upload_arrays(self, arrays: Mapping[str, F32]) -> dict[str, int]:
+        """Queue a copy of float32 arrays to `vectors`; their addresses, each of them aligned."""
+        places, size = {}, 0
+        for name, values in arrays.items():
+            places[name], size = size, aligned(size + values.nbytes)
+        joined = np.zeros(size, np.uint8)
+        for name, values in arrays.items():
+            flat = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8)
+            joined[places[name] : places[name] + flat.size] = flat
+        start = self.vectors.reserve(size)
+        self.upload(start, joined)
+        return {name: start + place for name, place in places.items()}
 
     def start_download(self, source: int, size: int) -> None:
         """Queue a copy to page-locked memory."""
@@ -359,13 +467,12 @@ class _Lane:
         self.start_download(source, size)
         return self.finish_download()
 
-    def reserve_frame(self, size: int, channels: int) -> None:
-        """Room for a frame, its result and its statistics."""
+    def reserve_frame(self, size: int) -> None:
+        """Room for a frame and its result."""
         if self._uploads:  # left over from a frame that failed on the way
             self.synchronize()
         for buffer in (self.frame, self.result):
             buffer.reserve(size)
-        self.vectors.reserve(8 * channels)
 
     def reserve_tiles(self, groups: Sequence[Sequence[Tile]], frame: tuple[int, ...]) -> None:
         """Room for the tiles of every group, and for what lies between the layers."""
@@ -377,19 +484,19 @@ class _Lane:
                 self.output.reserve(int(np.prod(shape)))
             self.prepare({"tiles": shape})
 
-    def render_windows(self, group: Sequence[Tile], frame: tuple[int, ...]) -> None:
-        """Cut the tiles out of `frame`, render them, put what is kept into `result`."""
+    def render_windows(self, group: Sequence[Tile], frame: tuple[int, ...], given: Mapping[str, int]) -> None:
+        """Cut the tiles out of `frame`, render them, put what is kept into `result`; `given`: see `render`."""
         tile = group[0].padded
         shape = (len(group), tile.height, tile.width, 3)
         if shape[1:] == frame:
-            return self.render(self.frame.reserve(0), self.result.reserve(0), shape)
+            return self.render(self.frame.reserve(0), self.result.reserve(0), {"tiles": shape}, given)
         row, size = tile.width * 3, tile.width * tile.height * 3
         images, pictures = self.input.reserve(0), self.output.reserve(0)
         whole, result, pitch = self.frame.reserve(0), self.result.reserve(0), frame[1] * 3
         for i, window in enumerate(group):
             cut = whole + window.padded.top * pitch + window.padded.left * 3
             copy_rectangle(self.stream, cut, pitch, images + i * size, row, width=row, height=tile.height)
-        self.render(images, pictures, shape)
+        self.render(images, pictures, {"tiles": shape}, given)
         for i, window in enumerate(group):
             kept, padded = window.region, window.padded
             inner = pictures + i * size + (kept.top - padded.top) * row + (kept.left - padded.left) * 3
@@ -397,18 +504,24 @@ class _Lane:
             copy_rectangle(self.stream, inner, row, place, pitch, width=kept.width * 3, height=kept.height)
         return None
 
-    def render(self, images: int, result: int, shape: tuple[int, ...]) -> None:
-        """Queue the render engine on tiles at a device address."""
-        vectors = self.vectors.reserve(0)
-        addresses = {"tiles": images, "scale": vectors, "shift": vectors + 4 * self.channels, "output": result}
-        self.execute(addresses, {"tiles": shape})
+    def render(
+        self, images: int, result: int, shapes: dict[str, tuple[int, ...]], given: Mapping[str, int]
+    ) -> None:  # fmt: skip
+        """Queue the render engine on tiles at a device address; `given` are the addresses of its other inputs."""
+        self.execute({"tiles": images, **given, "output": result}, shapes)
 
     def execute(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
-        """Queue the engine."""
+        """Queue the engine, by a CUDA graph where the same comes again."""
         self._set_shapes(shapes)
         self._reserve_scratch()
         for name, address in addresses.items():
             _check(self.context.set_tensor_address(name, address), f"the address of {name}")
+        if self._replay is None:
+            return self._enqueue()
+        places = (*addresses.items(), *shapes.items(), self.scratch.reserve(0), self.scratch.size)
+        return self._replay(places, self._enqueue)
+
+    def _enqueue(self) -> None:
         _check(self.context.execute_async_v3(self.stream.handle), "the network")
 
     def _set_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -420,18 +533,15 @@ class _Lane:
         self.context.set_device_memory(self.scratch.reserve(size), self.scratch.size)
 
 
+def _arrays(statistics: NormStatistics) -> dict[str, F32]:
+    """Inputs of the render graph beside the tiles, ``(1, C)``."""
+    return {"scale": statistics.scale[None], "shift": statistics.shift[None]}
+
+
 def _check(accepted: bool, what: str) -> None:
-    if not accepted:
-        raise BackendError(f"TensorRT does not take {what}: {tensorrt_api.recent_errors()}")
-
-
-def _gpu_number(device: str | None) -> int:
-    """0 for None and `cuda`, 1 for `cuda:1`, `gpu:1` and `1`."""
-    text = (device or "0").lower()
-    for prefix in ("cuda:", "gpu:", "gpu.", "cuda", "gpu"):
-        if text.startswith(prefix):
-            text = text[len(prefix) :] or "0"
-            break
-    if not text.isdigit():
-        raise BackendError(f"tensorrt runs on a GPU, got device {device!r}: choose cuda:0, cuda:1, ...")
-    return int(text)
+    if accepted:
+        return
+    reason = tensorrt_api.recent_errors()
+    if tensorrt_api.lacks_memory(reason):
+        raise OutOfMemoryError(f"no GPU memory left for {what} ({reason}): choose a smaller --tile")
+    raise BackendError(f"TensorRT does not take {what}: {reason}")

@@ -118,7 +118,7 @@ def video(
     if ray is not None:
         reports = _on_cluster(ctx, ray, ray_cpus, tasks, style, settings)
     else:
-        with open_stylizer(style, video=True) as stylizer:
+        with open_stylizer(style, video=True, frame=_first_frame(tasks)) as stylizer:
             chosen |= stylizer.chosen
             if dry_run:
                 _show_plans(tasks, stylizer, settings, json_)
@@ -140,6 +140,18 @@ def video(
     if any(result.status in ("interrupted", "left") for result in reports):
         ctx.exit(130)
     ctx.exit(0 if all(result.status in ("done", "shard") for result in reports) else 1)
+
+
+def _first_frame(tasks: list[VideoTask]) -> tuple[int, int] | None:
+    """Height and width of the first video's frames; None where it cannot be read, which is told when its turn comes."""
+    from stylize.errors import StylizeError
+    from stylize.media.video.probe import probe_video
+
+    try:
+        info = probe_video(tasks[0].source)
+    except (StylizeError, IndexError):
+        return None
+    return info.height, info.width
 
 
 def _on_cluster(
