@@ -31,6 +31,11 @@ GPU_SHARE = 0.6
 the screen need the rest."""
 
 
+GPU_RESERVE = 1.9
+"""Activation memory that TensorRT plans over what `bytes_per_pixel` counts: 1.3 for `full`, 1.8 for `light`, by
+TensorRT-RTX's builder."""
+
+
 def default_tile(spec: ModelSpec, height: int, width: int) -> int:
     """Side of the tiles for a picture, in pixels; 0 when it fits in one piece."""
     room = min(SHARE * psutil.virtual_memory().available, CEILING)
@@ -54,7 +59,7 @@ def gpu_tile(spec: ModelSpec, frame: tuple[int, int], memory: int, *, precision:
     Raises ValueError where not even the smallest tile has room.
     """
     size = bytes_per_pixel(spec.program) * (1.0 if precision == "fp32" else 0.5)
-    pixels = int(GPU_SHARE * memory / (RESERVE * size * at_once))
+    pixels = int(GPU_SHARE * memory / (GPU_RESERVE * size * at_once))
     if frame[0] * frame[1] <= pixels:
         return frame
     plan = TilePlan.balanced(*frame, most=frame, halo=spec.halo, multiple=spec.multiple, pixels=pixels)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-
 ALIGNMENT = 256
 """Bytes: "suitably aligned for any kind of variable" in CUDA's words, 256 as a rule."""
 

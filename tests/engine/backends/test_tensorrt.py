@@ -416,7 +416,7 @@ def test_tensorrt_itself_runs_out_of_memory(plain: TensorRtBackend, doubles: Any
     for result, wanted in zip([first, *rest], expected, strict=True):
         assert psnr(result, wanted) >= 20  # the halo is short
     doubles.trt.enqueue_room = 1
-    with pytest.raises(OutOfMemoryError, match="IExecutionContext::enqueueV3: .*: choose a smaller --tile"):
+    with pytest.raises(OutOfMemoryError, match=r"IExecutionContext::enqueueV3: .*: choose a smaller --tile"):
         list(render_frames([backend], [(frames[0], statistics)], small))
     doubles.trt.enqueue_room = 1 << 40
     assert np.array_equal(backend.render(frames[0][None], statistics)[0], expected[0]), "the backend is usable"
