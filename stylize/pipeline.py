@@ -171,11 +171,24 @@ class Pipeline:
         return self.probe_view(self.view(image), position)
 
     def view(self, image: Image) -> Image:
-        """The thumbnail of a picture that the probe is shown: a copy, RGB uint8 ``(h, w, 3)``."""
-        height, width = image.shape[:2]
+        """The thumbnail of a picture that the probe is shown: a copy, RGB uint8 ``(h, w, 3)``.
+
+        A picture and its `reduced` have the same one.
+        """
+        half = self.reduced(image)
+        height, width = half.shape[:2]
         scale = min(1.0, self.spec.probe_side / max(height, width))
-        view = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        view = _resize(half, max(1, round(height * scale)), max(1, round(width * scale)))
         return view.copy() if view is image else view
+
+    def reduced(self, image: Image) -> Image:
+        """A picture halved as often as leaves more than the probe is shown: a tenth of the time that `view` takes.
+
+        For whatever looks at a frame as a whole; it may be the picture itself.
+        """
+        while max(image.shape[:2]) >= 2 * self.spec.probe_side and min(image.shape[:2]) >= 2:
+            image = _resize(image, image.shape[0] // 2, image.shape[1] // 2)
+        return image
 
     def probe_view(self, view: Image, position: float = 0.0) -> NormStatistics:
         """Statistics of a picture whose `view` was taken before."""
