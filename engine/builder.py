@@ -15,7 +15,8 @@ import numpy.typing as npt
 from engine.backends.base import BackendOptions
 from engine.errors import BackendError, PlanError
 from engine.metrics import psnr
-from engine.spec import ModelSpec, look_weights, sha256
+from engine.probing import usual_conditions
+from engine.spec import ModelSpec, sha256
 from engine.trt import api as tensorrt_api
 from engine.trt import rtx
 from engine.trt.api import Machine
@@ -134,7 +135,9 @@ class Builder:
         profiles = {"probe": ShapeProfile.of_probe(self.spec), "render": self.config.profile}
         serializer = Serializer(self.config, device, self._timings(device), self.progress, self._cancelled)
         for graph in GRAPHS:
-            (place / f"{graph}.plan").write_bytes(serializer.plan(graph, self.graphs[graph], profiles[graph]))
+            maps = self.spec.render_maps if graph == "render" else {}
+            plan = serializer.plan(graph, self.graphs[graph], profiles[graph], maps)
+            (place / f"{graph}.plan").write_bytes(plan)
 
     def _timings(self, device: CudaDevice | None) -> Path:
         version = tensorrt_api.load(self.config.runtime).__version__
@@ -150,16 +153,15 @@ class Builder:
         multiple = self.spec.multiple
         height, width = (min(max(256, low[i]), high[i]) // multiple * multiple for i in (1, 2))
         picture = reference_picture(height, width)
-        look = look_weights(self.spec, self.spec.looks[0])
         options = BackendOptions(precision="fp32", threads=0)
         with OpenVinoBackend(self.folder, self.spec, options) as reference:
-            statistics = reference.probe(picture, look)
-            expected = reference.render(picture, statistics)
+            conditions = usual_conditions(reference, picture)
+            expected = reference.render(picture, conditions)
         record.save(place)
         options = BackendOptions(device=f"cuda:{self.gpu}", plan=place)
         with TensorRtBackend(self.folder, self.spec, options, runtime=self.config.runtime) as backend:
-            own = backend.probe(picture, look)
-            found = min(psnr(backend.render(picture, s), expected) for s in (statistics, own))
+            own = usual_conditions(backend, picture)
+            found = min(psnr(backend.render(picture, c), expected) for c in (conditions, own))
             speed = backend.throughput(self.config.profile.opt)
         bar = BARS[self.config.precision]
         log.info("reference tile: %.1f dB (bar %.0f dB), %.1f tiles a second", found, bar, speed)

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from engine.backends.base import Backend, BackendOptions
 from engine.errors import BackendError, BuildCancelled, EngineError
+from engine.openvino_module import import_openvino
 from engine.spec import ModelSpec
 
 __all__ = [
@@ -164,6 +165,8 @@ def _why_not_mnn(precision: str) -> str | None:
 
 def _why_not_by_mnn(folder: Path, spec: ModelSpec) -> str | None:
     """Why `mnn` is not the fastest for this model; None if it is."""
+    if spec.has_layout:
+        return "the model paints in layers"
     if not (folder / "generator.safetensors").is_file():
         return "the model has no generator.safetensors"
     if max(min(op.cin, op.cout) for op in spec.program.ops if op.kind == "conv" and op.kernel == 3) < WIDE:
@@ -178,9 +181,7 @@ def cpu_has_bf16() -> bool:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         try:
-            import openvino as ov
-
-            return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         except (ImportError, RuntimeError):
             return False
     return re.search(r"^flags\s*:.*\b(amx|avx512)_bf16\b", flags, re.MULTILINE) is not None

@@ -10,24 +10,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from engine.architecture import Program
+from engine.emit import emit
 from engine.errors import ModelError
+from engine.export_layers import render_weights, write_layers_probe, write_layers_render
 from engine.fold import fold_upsampling, unfold_transposed
-from engine.operations import SLOPE, Op
-from engine.scaling import weight_powers
+from engine.graph_writer import EXACT, PRECISIONS, GraphWriter, Weights
+from engine.operations import Op
 from engine.spec import ModelSpec, sha256
 
 __all__ = [
+    "PRECISIONS",
     "GraphWriter",
     "Weights",
     "assert_precision",
@@ -41,12 +43,8 @@ __all__ = [
     "write_render",
 ]
 
-OPSET = 18
-BF16_OPSET = 22  # the first whose convolutions know bfloat16
 CHECKPOINT_FORMAT = "firewatch-generator-1"
-PRECISIONS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-
-Weights = Mapping[str, npt.NDArray[Any]]
+LAYOUT_SIDE = 384  # long side of the view that a layout is made from
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
@@ -104,6 +102,8 @@ def export_model(checkpoint: Path, folder: Path, *, name: str | None = None, def
     metadata = {"format": CHECKPOINT_FORMAT, "config": json.dumps(config)}
     save_file(rounded, folder / "generator.safetensors", metadata=metadata)
     spec = ModelSpec(name=name or folder.name, config=config, looks=tuple(config["looks"]), default_look=default_look)
+    if spec.has_layout:
+        spec = dataclasses.replace(spec, probe_side=LAYOUT_SIDE)
     _save(render_graph(spec, rounded), folder / "render.onnx")
     _save(probe_graph(spec, rounded), folder / "probe.onnx")
     files = ("generator.safetensors", "probe.onnx", "render.onnx")
@@ -118,7 +118,9 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
 
 
 def render_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -> onnx.ModelProto:
-    """``tiles, scale, shift -> output``; see `engine.spec`."""
+    """``tiles, scale, shift -> output``, or the inputs of `layers`; see `engine.spec`."""
+    if spec.has_layout:
+        return write_layers_render(GraphWriter(render_weights(spec, weights), precision), spec)
     ops, weights = _enlarging(spec, weights, precision)
     return write_render(GraphWriter(block_first(ops, weights), precision), spec, ops)
 
@@ -136,13 +138,15 @@ def write_render(g: GraphWriter, spec: ModelSpec, ops: Sequence[Op]) -> onnx.Mod
     g.scale_weights(ops)
     names = {"x": g.image_input("tiles")}
     for op in ops:
-        names[op.output] = _external_norm(g, op, names) if op.kind == "norm" else _emit(g, op, names)
+        names[op.output] = _external_norm(g, op, names) if op.kind == "norm" else emit(g, op, names)
     g.image_output("output", names[ops[-1].output])
     return g.model(f"{spec.name}-render")
 
 
 def probe_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -> onnx.ModelProto:
     """``view, look -> scale, shift``; see `engine.spec`.  Ends at the last normalised layer."""
+    if spec.has_layout:
+        return write_layers_probe(GraphWriter(weights, precision), spec)
     ops, weights = _enlarging(spec, weights, precision)
     return write_probe(GraphWriter(block_first(ops, weights), precision), spec, ops)
 
@@ -161,7 +165,7 @@ def write_probe(g: GraphWriter, spec: ModelSpec, ops: Sequence[Op]) -> onnx.Mode
             shifts.append(shift)
             names[op.output] = g.affine(op, names[op.inputs[0]], g.power(op, scale), shift) if i < last else ""
         elif i < last:
-            names[op.output] = _emit(g, op, names)
+            names[op.output] = emit(g, op, names)
     for name, parts in (("scale", scales), ("shift", shifts)):
         g.node("Concat", parts, name, axis=1)
         g.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, spec.norm_channels]))
@@ -175,158 +179,10 @@ def assert_precision(model: onnx.ModelProto, precision: str) -> None:
     """
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type in ("Conv", "ConvTranspose") and types.get(node.input[1]) != PRECISIONS[precision]:
+        exact = node.name.startswith(EXACT)
+        wanted = TensorProto.FLOAT if exact else PRECISIONS[precision]
+        if node.op_type in ("Conv", "ConvTranspose") and types.get(node.input[1]) != wanted:
             raise ModelError(f"{node.name} of {model.graph.name} is not {precision}: export the checkpoint again")
-
-
-@dataclass
-class GraphWriter:
-    """Nodes, initialisers and the type that feature maps have."""
-
-    weights: Weights
-    precision: str
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
-    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
-    outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
-    powers: dict[str, int] = field(default_factory=dict)
-    """Convolution or norm -> k: the convolution's weights are stored times 2^-k; see `engine.scaling`."""
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"unknown precision, got {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
-        self.type = PRECISIONS[self.precision]
-
-    def scale_weights(self, ops: Iterable[Op]) -> None:
-        """Choose the powers of two of a float16 graph."""
-        if self.type == TensorProto.FLOAT16:
-            self.powers = weight_powers(ops, self.weights)
-
-    def power(self, op: Op, x: str, exponent: int = 1) -> str:
-        """``x * 2^(k * exponent)`` for the k of a norm's convolution; x is float32."""
-        k = self.powers.get(op.weight, 0) * exponent
-        return self.node("Mul", [x, self.constant(f"power_{k}", 2.0**k)]) if k else x
-
-    def node(self, kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
-        """Append a node; the name of its output."""
-        output = output or f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(self, name: str, values: Any, dtype: Any = np.float32) -> str:
-        """An initialiser; its name."""
-        self.initializers[name] = numpy_helper.from_array(np.asarray(values, dtype), name)
-        return name
-
-    def number(self, value: float) -> str:
-        """A float32 scalar."""
-        return self.constant(f"number_{value}", value)
-
-    def parameter(self, name: str, *, fp32: bool = False) -> str:
-        """A weight in the graph's precision; float16 storage is widened by a Cast that backends fold."""
-        values, target = self.weights[name], TensorProto.FLOAT if fp32 else self.type
-        k = 0 if fp32 else self.powers.get(name.rpartition(".")[0], 0)
-        key = f"{name}:f" if fp32 else name
-        if target == TensorProto.FLOAT and values.dtype == np.float16:
-            stored = self.constant(f"{name}:h", values, np.float16)
-            return self.node("Cast", [stored], f"{key}_{len(self.nodes)}", to=target)
-        if key not in self.initializers:
-            flat = np.ldexp(values.astype(np.float32), -k)
-            if target == TensorProto.BFLOAT16:
-                self.initializers[key] = helper.make_tensor(key, target, flat.shape, flat.ravel())
-            else:  # numpy has the other two, and is faster
-                dtype = np.float16 if target == TensorProto.FLOAT16 else np.float32
-                self.initializers[key] = numpy_helper.from_array(flat.astype(dtype), key)
-        return key
-
-    def image_input(self, name: str) -> str:
-        """uint8 NHWC 0..255 -> NCHW -1..1 in the graph's precision.
-
-        TensorRT takes uint8 only at the very ends of a network, and casts it to and from float32 and
-        float16 alone; and 8 bits of bfloat16 cannot tell all 256 levels apart.  So both ends are float32.
-        """
-        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", "H", "W", 3]))
-        x = self.node("Transpose", [self.node("Cast", [name], to=TensorProto.FLOAT)], perm=[0, 3, 1, 2])
-        x = self.node("Sub", [self.node("Mul", [x, self.number(1 / 127.5)]), self.number(1.0)])
-        return self.cast(x, self.type)
-
-    def cast(self, x: str, target: int) -> str:
-        """To `target` from the other of float32 and the graph's precision; nothing where they are one."""
-        return x if self.type == TensorProto.FLOAT else self.node("Cast", [x], to=target)
-
-    def image_output(self, name: str, x: str) -> None:
-        """NCHW -1..1 in float32 -> uint8 NHWC, rounded and clipped."""
-        x = self.node("Add", [self.node("Mul", [x, self.number(127.5)]), self.number(127.5)])
-        x = self.node("Round", [x])
-        x = self.node("Clip", [x, self.number(0.0), self.number(255.0)])
-        x = self.node("Transpose", [x], perm=[0, 2, 3, 1])
-        self.node("Cast", [x], name, to=TensorProto.UINT8)
-        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", "H", "W", 3]))
-
-    def affine(self, op: Op, x: str, scale: str, shift: str) -> str:
-        """``x * scale + shift`` for float32 ``(1, c)`` vectors, in the graph's precision."""
-        shape = self.constant(f"shape_{op.cout}", [1, op.cout, 1, 1], np.int64)
-        parts = [self.cast(self.node("Reshape", [vector, shape]), self.type) for vector in (scale, shift)]
-        return self.node("Add", [self.node("Mul", [x, parts[0]]), parts[1]])
-
-    def vector_input(self, name: str, length: int) -> None:
-        """A float32 input ``(1, length)``."""
-        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, length]))
-
-    def model(self, name: str) -> onnx.ModelProto:
-        """The whole graph under a name."""
-        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, list(self.initializers.values()))
-        opset = BF16_OPSET if self.type == TensorProto.BFLOAT16 else OPSET
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], producer_name="firewatch")
-        model.ir_version = 10 if opset > 20 else 9
-        return model
-
-
-def _emit(g: GraphWriter, op: Op, names: Mapping[str, str]) -> str:
-    """Any operation but `norm`."""
-    x = names[op.inputs[0]]
-    nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
-    emitters: dict[str, Callable[[], str]] = {
-        "conv": lambda: _conv(g, op, x),
-        "conv_transpose": lambda: _conv_transpose(g, op, x),
-        "upsample": lambda: g.node(
-            "Resize", [x, "", g.constant(f"scales_{op.stride}", [1, 1, op.stride, op.stride])], **nearest
-        ),
-        "unshuffle": lambda: g.node("SpaceToDepth", [x], blocksize=op.stride),
-        "shuffle": lambda: g.node("DepthToSpace", [x], blocksize=op.stride, mode="CRD"),
-        "add": lambda: g.node("Add", [names[i] for i in op.inputs]),
-        "relu": lambda: g.node("Relu", [x]),
-        "leaky": lambda: g.node("LeakyRelu", [x], alpha=SLOPE),
-        "tanh": lambda: g.node("Tanh", [g.cast(x, TensorProto.FLOAT)]),
-    }
-    return emitters[op.kind]()
-
-
-def _conv(g: GraphWriter, op: Op, x: str) -> str:
-    pads = [0] * 4
-    if op.pad and op.pad_mode == "reflect":
-        amounts = g.constant(f"pads_{op.pad}", [0, 0, op.pad, op.pad] * 2, np.int64)
-        x = g.node("Pad", [x, amounts], mode="reflect")
-    else:
-        before, after = op.pads
-        pads = [before, before, after, after]
-    return g.node("Conv", [x, *_parameters(g, op)], kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=pads)
-
-
-def _conv_transpose(g: GraphWriter, op: Op, x: str) -> str:
-    before, after = op.pads
-    # output_padding brings the size to exactly twice the input's.
-    rest = op.stride - op.kernel + before + after
-    if op.pad_mode == "edge":
-        x = g.node("Pad", [x, g.constant("pads_edge", [0, 0, 1, 1] * 2, np.int64)], mode="edge")
-        rest -= 2 * op.stride
-    shape: dict[str, Any] = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2, "output_padding": [rest] * 2}
-    return g.node("ConvTranspose", [x, *_parameters(g, op)], pads=[before, before, after, after], **shape)
-
-
-def _parameters(g: GraphWriter, op: Op) -> list[str]:
-    bias = [g.parameter(f"{op.weight}.bias")] if op.bias else []
-    return [g.parameter(f"{op.weight}.weight"), *bias]
 
 
 def block_first(ops: Iterable[Op], weights: Weights) -> Weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import psutil
@@ -14,7 +15,7 @@ from engine.tiling import TilePlan
 
 __all__ = ["bytes_per_pixel", "default_tile", "gpu_tile"]
 
-MAKES = ("conv", "conv_transpose", "upsample", "unshuffle", "shuffle")
+MAKES = ("conv", "conv_transpose", "upsample", "unshuffle", "shuffle", "concat", "planes", "shader")
 """Operations whose result lies beside their input; the others work in place."""
 
 RESERVE = 1.3
@@ -22,6 +23,9 @@ RESERVE = 1.3
 
 SHARE = 0.4
 """Share of the free memory that one tile may take."""
+
+SHADER = 36
+"""Values that the shader holds at once for every pixel: eleven convolved, once more cut apart, grids, colours."""
 
 CEILING = 2_000_000_000
 """Bytes that a tile takes at the most: larger ones gain nothing."""
@@ -80,7 +84,7 @@ def bytes_per_pixel(program: Program) -> float:
     for i, op in enumerate(ops):
         source = op.inputs[0]
         area[op.output] = area[source] * _growth(op)
-        channels[op.output] = op.cout or _channels(op, channels[source])
+        channels[op.output] = _channels(op, [channels.get(name, 0) for name in op.inputs])
         size = area[op.output] * channels[op.output]
         if op.kind in MAKES:
             copy = area[source] * channels[source] if op.pad else 0
@@ -94,13 +98,17 @@ def bytes_per_pixel(program: Program) -> float:
 
 def _growth(op: Op) -> Fraction:
     """Pixels of the result over those of the input."""
-    if op.kind in ("conv", "unshuffle"):
+    if op.kind in ("conv", "unshuffle", "planes"):
         return Fraction(1, op.stride**2)
-    return Fraction(op.stride**2 if op.kind in ("conv_transpose", "upsample", "shuffle") else 1)
+    return Fraction(op.stride**2 if op.kind in ("conv_transpose", "upsample", "shuffle", "shader") else 1)
 
 
-def _channels(op: Op, given: int) -> int:
-    """Channels of the result of an operation that has no weights."""
+def _channels(op: Op, given: Sequence[int]) -> int:
+    """Channels of the result of an operation on maps of so many."""
+    if op.kind == "shader":
+        return SHADER
+    if op.kind == "concat":
+        return sum(given)
     if op.kind == "unshuffle":
-        return given * op.stride**2
-    return given // op.stride**2 if op.kind == "shuffle" else given
+        return given[0] * op.stride**2
+    return op.cout or (given[0] // op.stride**2 if op.kind == "shuffle" else given[0])

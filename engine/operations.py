@@ -7,7 +7,11 @@ from typing import Any, Literal
 
 __all__ = ["SLOPE", "Op", "OperationList"]
 
-Kind = Literal["conv", "conv_transpose", "upsample", "norm", "relu", "leaky", "tanh", "add", "unshuffle", "shuffle"]
+Kind = Literal[
+    "conv", "conv_transpose", "upsample", "norm", "relu", "leaky", "tanh", "add", "unshuffle", "shuffle",
+    "relu6", "sigmoid", "clip", "concat", "slice", "avg_pool", "resize", "planes", "fields", "shader",
+]  # fmt: skip
+"""`clip` is to 0..1, `resize` bilinear; what the last three do is said in `engine.layers`."""
 
 SLOPE = 0.2
 """Of `leaky`, the ReLU behind layers without instance norm."""
@@ -26,18 +30,23 @@ class Op:
     cout: int = 0
     kernel: int = 1
     stride: int = 1
-    """Of a convolution; the factor of `upsample`, `unshuffle` and `shuffle`."""
+    """Of a convolution; the factor of `upsample`, `unshuffle`, `shuffle`, `avg_pool`, `resize` and `shader`; of
+    `planes` what they are shrunk by, of `fields` the same once more."""
+    dilation: int = 1
+    """Of a convolution."""
+    groups: int = 1
+    """Of a convolution; `cin` is of all groups together."""
     pad: int = 0
     """Pixels of padding on each side, before a convolution."""
     pad_end: int | None = None
     """The same below and to the right where it differs; of `conv_transpose`, what is cut off there."""
     pad_mode: Literal["reflect", "constant", "edge"] = "reflect"
-    """`edge` is of `conv_transpose` alone; see `engine.fold`."""
+    """Of `conv_transpose`, `edge` is what `engine.fold` makes."""
     bias: bool = True
     instance: bool = True
     """`norm` only: normalise by the statistics of the image; else scale and shift alone."""
     offset: int = 0
-    """`norm` only: first place in the statistics vectors; it takes `cout` places."""
+    """`norm`: first place in the statistics vectors; it takes `cout` places.  `slice`: first of `cout` channels."""
     eps: float = 1e-5
     """`norm` only: added to the variance."""
     eps_outside: float = 0.0

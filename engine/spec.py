@@ -11,6 +11,16 @@ A generator is deployed as two ONNX graphs that share weights:
     A local function of pixels: what lies further away than `ModelSpec.radius` changes nothing.
 
 H and W are multiples of `ModelSpec.multiple`, and at least `ModelSpec.min_side`.
+
+Models of the architecture `layers` (`ModelSpec.has_layout`) have other inputs beside the pictures:
+
+``probe.onnx``
+    ``view``, sides multiples of 32 -> ``layout`` float32 ``(N, 2, H/8, W/8)``: sky and depth.
+``render.onnx``
+    ``tiles``, ``layout`` float32 ``(N, 4, H/8 + 2, W/8 + 2)``, and the vectors ``tone``, ``sky_lut``, ``land_lut``
+    and ``controls`` -> ``output``.  `engine.layout` makes them of what the probe returns, `engine.palette` of a look.
+
+What `render` takes beside its tiles is `engine.conditions.Conditions` in either case.
 """
 
 from __future__ import annotations
@@ -28,26 +38,14 @@ import numpy.typing as npt
 
 from engine.architecture import Program
 from engine.errors import ModelError
+from engine.layers import LAND_LUT, LAYOUT_CHANNELS, SKY_LUT, TONE_VECTOR
+from engine.shader import CONTROLS
 
-__all__ = ["ModelSpec", "NormStatistics", "look_weights", "sha256"]
+__all__ = ["F32", "ModelSpec", "look_weights", "sha256"]
 
 FORMAT = "firewatch-model-1"
 
 F32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class NormStatistics:
-    """What `render` applies after each normalised convolution: ``x * scale + shift`` per channel."""
-
-    scale: F32
-    """``gamma / sqrt(var + eps)``, float32 ``(C,)``."""
-    shift: F32
-    """``beta - mean * scale``, float32 ``(C,)``."""
-
-    def __post_init__(self) -> None:
-        if self.scale.ndim != 1 or self.scale.shape != self.shift.shape:
-            raise ValueError(f"statistics are two vectors of one length, got {self.scale.shape}, {self.shift.shape}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +89,23 @@ class ModelSpec:
         return self.program.norm_channels
 
     @property
+    def has_layout(self) -> bool:
+        """Whether the probe returns a layout of the picture instead of statistics."""
+        return bool(self.program.probe_ops)
+
+    @property
+    def render_vectors(self) -> dict[str, tuple[int, ...]]:
+        """Vectors that `render` takes, and their shapes without the batch."""
+        if not self.has_layout:
+            return {"scale": (self.norm_channels,), "shift": (self.norm_channels,)}
+        return {"tone": (TONE_VECTOR,), "sky_lut": SKY_LUT, "land_lut": LAND_LUT, "controls": (len(CONTROLS),)}
+
+    @property
+    def render_maps(self) -> dict[str, tuple[int, ...]]:
+        """Maps that `render` takes, and their channels."""
+        return {"layout": (LAYOUT_CHANNELS,)} if self.has_layout else {}
+
+    @property
     def multiple(self) -> int:
         """Height and width are multiples of this."""
         return self.program.multiple
@@ -99,6 +114,16 @@ class ModelSpec:
     def min_side(self) -> int:
         """Smallest height or width that reflection padding allows at every depth."""
         return max(8, 2 * self.multiple)
+
+    @property
+    def view_multiple(self) -> int:
+        """Height and width of the probe's view are multiples of this."""
+        return self.program.probe_multiple or self.multiple
+
+    @property
+    def view_min_side(self) -> int:
+        """Smallest height or width of the probe's view."""
+        return self.program.probe_multiple or self.min_side
 
     @property
     def radius(self) -> int:
@@ -111,8 +136,11 @@ class ModelSpec:
 
         The outer part of a receptive field carries almost no weight (Luo et al. 2016, arXiv
         1701.04128).  Half the radius is enough for most trained nets, three quarters leave 60 dB and
-        more for random weights as well, the full radius is exact.
+        more for random weights as well, the full radius is exact.  Models of `layers` take it: their borders
+        would show the rest, and their radius is small.
         """
+        if self.has_layout:
+            return self.radius
         return -(-self.radius * 3 // 4 // self.multiple) * self.multiple
 
     def save(self, folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +24,11 @@ from engine.backends.base import Backend, BackendOptions
 from engine.backends.frames import Planner, render_frames
 from engine.builder import reference_picture
 from engine.choice import open_backend
+from engine.conditions import Conditions, on_grid
 from engine.errors import EngineError, OutOfMemoryError
 from engine.metrics import psnr
-from engine.spec import ModelSpec, NormStatistics, look_weights
+from engine.probing import usual_conditions
+from engine.spec import ModelSpec
 from engine.tiling import TilePlan
 
 __all__ = ["BARS", "GPU_BACKENDS", "SIZES", "Row", "check", "device_memory", "peaks", "pictures"]
@@ -41,8 +44,8 @@ LEAST_TILE = 512
 """Plans of more than one tile at a time take tiles at least as large as the photos that are compared."""
 
 Images = npt.NDArray[np.uint8]
-Reference = tuple[Images, NormStatistics, Images]
-"""A picture ``(1, H, W, 3)``, its statistics, and its stylization in float32."""
+Reference = tuple[Images, Conditions, Images]
+"""A picture ``(1, H, W, 3)``, its conditions, and its stylization in float32."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -173,29 +176,23 @@ def opened(folder: Path, case: dict[str, Any], height: int, width: int) -> Itera
 
 def references(folder: Path, case: dict[str, Any], size: tuple[int, int] | None) -> list[Reference]:
     """The pictures in float32, by OpenVINO; kept in the case's folder for the rows that follow."""
-    kept = Path(case["work"]) / f"{size}.npz" if case["work"] else None
+    kept = Path(case["work"]) / f"{size}.pickle" if case["work"] else None
     if kept is not None and kept.is_file():
-        with np.load(kept) as data:
-            groups = [[data[f"{i}{part}"] for part in ("p", "a", "b", "e")] for i in range(len(data.files) // 4)]
-        return [(p, NormStatistics(scale=a, shift=b), e) for p, a, b, e in groups]
-    spec = ModelSpec.load(folder)
-    look = look_weights(spec, spec.looks[0])
+        found: list[Reference] = pickle.loads(kept.read_bytes())
+        return found
     photos = Path(case["photos"]) if case["photos"] else None
     with open_backend(folder, name="openvino", options=BackendOptions(precision="fp32")) as slow:
-        views = [(picture, slow.probe(_view(picture), look)) for picture in pictures(photos, spec, size)]
-        result = [(picture, s, slow.render(picture, s)) for picture, s in views]
+        views = [(picture, usual_conditions(slow, picture)) for picture in pictures(photos, slow.spec, size)]
+        result = [(picture, c, slow.render(picture, c)) for picture, c in views]
     if kept is not None:
-        arrays: dict[str, Any] = {}
-        for i, (p, s, e) in enumerate(result):
-            arrays |= {f"{i}p": p, f"{i}a": s.scale, f"{i}b": s.shift, f"{i}e": e}
-        np.savez(kept, **arrays)
+        kept.write_bytes(pickle.dumps(result))
     return result
 
 
-def _view(picture: Images) -> Images:
-    """What the probe can be shown of a picture: its middle."""
-    top, left = (max(0, (n - 512) // 2) // 16 * 16 for n in picture.shape[1:3])
-    return np.ascontiguousarray(picture[:, top : top + 512, left : left + 512])
+def stretched(conditions: Conditions, height: int, width: int) -> Conditions:
+    """Those of one picture for a frame of another size."""
+    inner = {name: values[:, 1:-1, 1:-1] for name, values in conditions.maps.items()}
+    return on_grid(Conditions(vectors=conditions.vectors, maps=inner), (height, width), (height, width))
 
 
 def check(case: dict[str, Any]) -> Row:
@@ -213,7 +210,7 @@ def check(case: dict[str, Any]) -> Row:
                     "x".join(map(str, s)) for s in (record.config.profile.min, record.config.profile.max)
                 )
             reference = references(folder, case, record.config.profile.opt[1:] if fixed else None)
-            measure(row, backend, reference[0][1], (height, width), case)
+            measure(row, backend, stretched(reference[0][1], height, width), (height, width), case)
             row.memory_mib = device_memory(case["gpu"])
             row.psnr = min(psnr(backend.render(p, s), expected) for p, s, expected in reference)
             row.stream_psnr = min(
@@ -235,7 +232,7 @@ def check(case: dict[str, Any]) -> Row:
 
 
 def measure(
-    row: Row, backend: Backend, statistics: NormStatistics, size: tuple[int, int], case: dict[str, Any]
+    row: Row, backend: Backend, conditions: Conditions, size: tuple[int, int], case: dict[str, Any]
 ) -> None:  # fmt: skip
     """Frames a second, and their share of what the device's arithmetic and memory allow."""
     height, width = size
@@ -243,10 +240,10 @@ def measure(
     planner = planner_of(backend)
     if len(planner(size, None)) == 1:
         frames = np.repeat(picture, row.batch, axis=0)
-        row.fps = row.batch / seconds_of(lambda: backend.render(frames, statistics), case["seconds"])
+        row.fps = row.batch / seconds_of(lambda: backend.render(frames, conditions), case["seconds"])
     if row.batch == 1:
         count = max(3, min(200, round((row.fps or 10) * case["seconds"])))
-        row.stream_fps = count / streamed(backend, picture[0], statistics, count, planner)
+        row.stream_fps = count / streamed(backend, picture[0], conditions, count, planner)
     limits, spec = case["limits"], backend.spec
     if limits is not None and row.backend in GPU_BACKENDS:
         bound = max(spec.program.flops(*size) / limits["flops"], traffic(spec, *size) / limits["bytes"])
@@ -277,7 +274,7 @@ def streamed_pictures(
         order = [picture for picture in reference for _ in range(3)]
         spec = backend.spec
         side = 2 * spec.radius + 8 * spec.multiple
-        frames = [(picture[0], statistics) for picture, statistics, _ in order]
+        frames = [(picture[0], conditions) for picture, conditions, _ in order]
         fits = [not tiled or min(picture.shape[1:3]) >= side for picture, _, _ in order]
         given = [frame for frame, fit in zip(frames, fits, strict=True) if fit]
         wanted = [expected for (_, _, expected), fit in zip(order, fits, strict=True) if fit]
@@ -287,10 +284,10 @@ def streamed_pictures(
 
 
 def streamed(
-    backend: Backend, frame: npt.NDArray[np.uint8], statistics: NormStatistics, count: int, planner: Planner
+    backend: Backend, frame: npt.NDArray[np.uint8], conditions: Conditions, count: int, planner: Planner
 ) -> float:  # fmt: skip
     """Seconds for `count` frames, after two that warm up."""
-    results = render_frames([backend], itertools.repeat((frame, statistics), count + 2), planner)
+    results = render_frames([backend], itertools.repeat((frame, conditions), count + 2), planner)
     next(results)
     next(results)
     start = time.perf_counter()

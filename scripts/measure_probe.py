@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engine.conditions import Conditions
 from engine.metrics import psnr
-from engine.spec import NormStatistics
 from stylize import Stylizer
 from stylize.media.image.read import read_image
 from stylize.media.video.probe import probe_video
@@ -60,7 +60,7 @@ def samples(image: U8, count: int) -> list[U8]:
     return [image] if count == 0 else list(crops(image, count, 384))
 
 
-def rendered(stylizer: Stylizer, parts: list[U8], statistics: NormStatistics) -> U8:
+def rendered(stylizer: Stylizer, parts: list[U8], statistics: Conditions) -> U8:
     """Parts of a picture with given statistics, one after the other."""
     return np.concatenate([stylizer.render(part, statistics).reshape(-1, 3) for part in parts])
 

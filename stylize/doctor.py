@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
+from engine.openvino_module import import_openvino
 from stylize.errors import StylizeError
 
 __all__ = ["Check", "examine"]
@@ -132,9 +133,7 @@ def _openvino() -> Iterator[Check]:
             group="OpenVINO", name="OpenVINO", status="fault", detail="not installed", fix="pip install openvino"
         )
         return
-    import openvino as ov
-
-    core = ov.Core()
+    core = import_openvino().Core()
     for device in core.available_devices:
         name = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
         abilities = [a.lower() for a in core.get_property(device, "OPTIMIZATION_CAPABILITIES") if a in ("BF16", "FP16")]
@@ -273,18 +272,18 @@ def _render_test(backend: str, model: str, folder: Path) -> Check:
     import numpy as np
 
     from engine.choice import open_backend
-    from engine.spec import look_weights
+    from engine.probing import usual_conditions
 
     needed = backend == "openvino"
     rng = np.random.default_rng(0)
     tile: Any = rng.integers(0, 256, (1, SELF_TEST_SIDE, SELF_TEST_SIDE, 3), dtype=np.uint8)
     try:
         with open_backend(folder, name=backend) as opened:
-            statistics = opened.probe(tile, look_weights(opened.spec, opened.spec.usual_look))
-            opened.render(tile, statistics)  # compiles
+            conditions = usual_conditions(opened, tile, opened.spec.usual_look)
+            opened.render(tile, conditions)  # compiles
             count, began = 0, time.perf_counter()
             while time.perf_counter() - began < SELF_TEST_SECONDS:
-                opened.render(tile, statistics)
+                opened.render(tile, conditions)
                 count += 1
             rate = count / (time.perf_counter() - began)
             description = opened.description

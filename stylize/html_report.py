@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stylize.photos.report import FolderReport
     from stylize.video.job import VideoReport
 
-__all__ = ["Entry", "Pair", "folder_entries", "page", "report_path", "video_entries", "write_report"]
+__all__ = ["Entry", "Pair", "check_report", "folder_entries", "page", "report_path", "video_entries", "write_report"]
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,22 @@ class Entry:
     pairs: tuple[Pair, ...] = field(default=(), repr=False)
 
 
+MARK = '<meta name="generator" content="stylize --report">'
+"""Tells a page of ours, which the next run may replace, from the user's own."""
+
+
+def check_report(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError where something else than an earlier report stands under the page's name."""
+    if overwrite or not os.path.lexists(path):
+        return
+    try:
+        ours = MARK.encode() in path.read_bytes()[:2000]
+    except OSError:
+        ours = False
+    if not ours:
+        raise OutputError(f"{path}, for the report, exists already and is no report: move it away, or --overwrite")
+
+
 def write_report(
     path: Path, title: str, entries: Iterable[Entry], settings: Mapping[str, Any], *, seconds: float
 ) -> None:
@@ -104,6 +120,7 @@ def page(title: str, entries: Sequence[Entry], settings: Mapping[str, Any], *, s
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"{MARK}\n"
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<title>{_text(title)}</title>\n<link rel="icon" href="data:,">\n'

@@ -22,10 +22,12 @@ import numpy as np
 from engine.backends.base import Backend, BackendOptions
 from engine.backends.frames import FrameRenderer, Rendering
 from engine.choice import CPU_BACKENDS, open_backend
+from engine.conditions import MAP_STRIDE, Conditions, on_grid
 from engine.errors import PlanError
 from engine.memory import default_tile
 from engine.model_store import find_model
-from engine.spec import F32, ModelSpec, NormStatistics, look_weights
+from engine.probing import with_look
+from engine.spec import F32, ModelSpec, look_weights
 from engine.tiling import TilePlan
 from stylize.frame import NOTHING, Image
 from stylize.model_choice import AUTO, choose_model, usual_backend
@@ -75,7 +77,7 @@ class Pipeline:
             threads=self.settings.threads,
             cache=cache,
             plan=None if self.settings.plan is None else Path(self.settings.plan),
-            frame=None if frame is None or self.settings.tile else self._padded(*self._work_size(*frame)),
+            frame=None if frame is None or self.settings.tile else self._frame_size(*frame),
         )
         self._open = self._opener(usual_backend(self.settings), *self.settings.gpu_numbers[:1])
         self._opened: ExitStack | None = None
@@ -166,8 +168,8 @@ class Pipeline:
         share = min(max(position, 0.0), 1.0)
         return np.asarray(start * (1 - share) + end * share, np.float32)
 
-    def probe(self, image: Image, position: float = 0.0) -> NormStatistics:
-        """Statistics of a picture, taken from a thumbnail of it."""
+    def probe(self, image: Image, position: float = 0.0) -> Conditions:
+        """What a picture is rendered with, taken from a thumbnail of it."""
         return self.probe_view(self.view(image), position)
 
     def view(self, image: Image) -> Image:
@@ -178,7 +180,9 @@ class Pipeline:
         half = self.reduced(image)
         height, width = half.shape[:2]
         scale = min(1.0, self.spec.probe_side / max(height, width))
-        view = _resize(half, max(1, round(height * scale)), max(1, round(width * scale)))
+        # A layout has a cell for every so many pixels: its cells then cover the picture exactly.
+        unit = MAP_STRIDE if self.spec.has_layout else 1
+        view = _resize(half, *(max(1, round(side * scale / unit)) * unit for side in (height, width)))
         return view.copy() if view is image else view
 
     def reduced(self, image: Image) -> Image:
@@ -190,24 +194,27 @@ class Pipeline:
             image = _resize(image, image.shape[0] // 2, image.shape[1] // 2)
         return image
 
-    def probe_view(self, view: Image, position: float = 0.0) -> NormStatistics:
-        """Statistics of a picture whose `view` was taken before."""
+    def probe_view(self, view: Image, position: float = 0.0) -> Conditions:
+        """What a picture is rendered with whose `view` was taken before."""
         started = time.perf_counter()
-        statistics = self._renderer.probe(self._pad(view), self.look_at(position))
+        weights = self.look_at(position)
+        padded = _pad(view, self.spec.view_multiple, self.spec.view_min_side)
+        conditions = with_look(self.spec, view, self._renderer.probe(padded, weights), weights)
         self.seconds["probe"] += time.perf_counter() - started
-        return statistics
+        return conditions
 
-    def render(self, image: Image, statistics: NormStatistics) -> Image:
-        """Stylize a picture with given statistics; the result has the picture's size."""
-        return self.begin(image, statistics).result()
+    def render(self, image: Image, conditions: Conditions) -> Image:
+        """Stylize a picture with given conditions; the result has the picture's size."""
+        return self.begin(image, conditions).result()
 
-    def begin(self, image: Image, statistics: NormStatistics) -> Stylizing:
+    def begin(self, image: Image, conditions: Conditions) -> Stylizing:
         """Begin to `render` a picture; as many as `depth` are under way at once."""
         started = time.perf_counter()
         work = _resize(image, *self._work_size(*image.shape[:2]))
-        rendering = self._renderer.submit(
-            self._pad(work), statistics, lambda size, limit: self.tile_plan(*size, limit).tiles
-        )
+        padded = _pad(work, self.spec.multiple, self.spec.min_side)
+        if conditions.maps:
+            conditions = on_grid(conditions, (work.shape[0], work.shape[1]), (padded.shape[0], padded.shape[1]))
+        rendering = self._renderer.submit(padded, conditions, lambda size, limit: self.tile_plan(*size, limit).tiles)
         self.seconds["render"] += time.perf_counter() - started
         return Stylizing(self, image, (work.shape[0], work.shape[1]), rendering)
 
@@ -223,18 +230,9 @@ class Pipeline:
             scale = min(1.0, BASE_SIDE * self.settings.detail / max(height, width))
         return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def _padded(self, height: int, width: int) -> tuple[int, int]:
-        """The next sizes that the network takes."""
-        multiple, least = self.spec.multiple, self.spec.min_side
-        return max(least, -(-height // multiple) * multiple), max(least, -(-width // multiple) * multiple)
-
-    def _pad(self, image: Image) -> Image:
-        """Mirror the right and lower border up to the sizes that the network takes."""
-        height, width = self._padded(*image.shape[:2])
-        if (height, width) == image.shape[:2]:
-            return np.ascontiguousarray(image)
-        bottom, right = height - image.shape[0], width - image.shape[1]
-        return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT), np.uint8)
+    def _frame_size(self, height: int, width: int) -> tuple[int, int]:
+        """The same, with the border that fills it up to what the network takes."""
+        return _padded_size(self._work_size(height, width), self.spec.multiple, self.spec.min_side)
 
     def tile_plan(self, height: int, width: int, limit: int | None = None) -> TilePlan:
         """How a padded picture is cut: as the settings say, else whole when memory and the backend allow.
@@ -304,6 +302,20 @@ class Stylizing:
             self._image = NOTHING
             self._pipeline.seconds["render"] += time.perf_counter() - started
         return self._result
+
+
+def _padded_size(size: tuple[int, int], multiple: int, least: int) -> tuple[int, int]:
+    """The next height and width that the network takes."""
+    return max(least, -(-size[0] // multiple) * multiple), max(least, -(-size[1] // multiple) * multiple)
+
+
+def _pad(image: Image, multiple: int, least: int) -> Image:
+    """Mirror the right and lower border up to the sizes that the network takes."""
+    height, width = _padded_size((image.shape[0], image.shape[1]), multiple, least)
+    if (height, width) == image.shape[:2]:
+        return np.ascontiguousarray(image)
+    bottom, right = height - image.shape[0], width - image.shape[1]
+    return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT), np.uint8)
 
 
 def _resize(image: Image, height: int, width: int) -> Image:

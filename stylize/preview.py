@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engine.spec import NormStatistics
+from engine.conditions import Conditions
 from stylize.frame import Image
 from stylize.pipeline import Pipeline
 from stylize.result_name import beside
@@ -135,7 +135,7 @@ def render_sheet(
 
 def _rendered(stylizer: Pipeline, picture: Picture, columns: Sequence[Cell]) -> Iterator[tuple[Cell, Image]]:
     """A picture under the settings of every cell; what only mixes differently is rendered once."""
-    statistics: dict[str | None, NormStatistics] = {}
+    statistics: dict[str | None, Conditions] = {}
     fakes: dict[tuple[str | None, float], Image] = {}
     for cell in columns:
         look, detail = cell.settings.look, cell.settings.detail

@@ -181,15 +181,29 @@ def _run(trainer: Trainer, minutes: float | None) -> None:
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Model folder to make, for stylize --model; or the weights alone, NAME.safetensors.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @click.option("--average/--last", default=True, show_default=True, help="Averaged weights, or those of the last step.")
 @click.option("--looks", type=NameList(), default=(), help="Looks to keep, in this order.  [default: all]")
 @one_line_errors
-def export(source: Path, out: Path, average: bool, looks: tuple[str, ...]) -> None:
-    """Write the generator of SOURCE (a run folder or a checkpoint) to a file of its own."""
-    from training.generator.export import export_generator
+def export(source: Path, out: Path, overwrite: bool, average: bool, looks: tuple[str, ...]) -> None:
+    """Make a model of the generator of SOURCE (a run folder or a checkpoint).
 
-    config = export_generator(source, out, average=average, looks=looks)
+    \b
+    train-generator export runs/00000 --out my-look
+    stylize folder photos/ --model ./my-look
+    """
+    from training.generator.export import export_generator, export_model_folder
+
+    write = export_generator if out.suffix == ".safetensors" else export_model_folder
+    if out.exists() and not overwrite:
+        raise click.ClickException(f"{out} exists already: choose another --out, or --overwrite to replace it")
+    config = write(source, out, average=average, looks=looks)
     click.echo(f"{out}: {config.architecture}, looks {', '.join(config.looks)}")
 
 

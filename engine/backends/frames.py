@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.backends.base import Backend
+from engine.conditions import Conditions, window
 from engine.errors import OutOfMemoryError
-from engine.spec import F32, NormStatistics
+from engine.spec import F32
 from engine.tiling import Tile, batches
 
 __all__ = ["FrameQueue", "FrameRenderer", "Planner", "Rendering", "frame_queue", "render_frames"]
@@ -37,8 +38,11 @@ class FrameQueue(Protocol):
         """Frames that may be under way at once."""
         ...
 
-    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Tile]) -> None:
-        """Queue a frame ``(H, W, 3)``; OutOfMemoryError asks for smaller windows, nothing is queued then."""
+    def submit(self, frame: Image, conditions: Conditions, windows: Sequence[Tile]) -> None:
+        """Queue a frame ``(H, W, 3)``; maps are on its grid (`engine.conditions.on_grid`).
+
+        OutOfMemoryError asks for smaller windows, nothing is queued then.
+        """
         ...
 
     def collect(self) -> Image:
@@ -55,15 +59,15 @@ class _Immediate:
         self.backend = backend
         self._done: deque[Image] = deque()
 
-    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Tile]) -> None:
+    def submit(self, frame: Image, conditions: Conditions, windows: Sequence[Tile]) -> None:
         if len(windows) == 1 and windows[0].padded.height * windows[0].padded.width == frame.size // 3:
-            self._done.append(self.backend.render(frame[None], statistics)[0])
+            self._done.append(self.backend.render(frame[None], conditions)[0])
             return
         result = np.empty_like(frame)
-        for (window,) in batches(windows, 1):
-            tile, kept = window.padded, window.region
+        for (part,) in batches(windows, 1):
+            tile, kept = part.padded, part.region
             cut = frame[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
-            done = self.backend.render(np.ascontiguousarray(cut)[None], statistics)[0]
+            done = self.backend.render(np.ascontiguousarray(cut)[None], window(conditions, tile))[0]
             top, left = kept.top - tile.top, kept.left - tile.left
             result[kept.top : kept.top + kept.height, kept.left : kept.left + kept.width] = done[
                 top : top + kept.height, left : left + kept.width
@@ -114,11 +118,11 @@ class _Channel:
         self.lock = threading.RLock()
         self._under_way: deque[Rendering] = deque()
 
-    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Tile]) -> Rendering:
+    def submit(self, frame: Image, conditions: Conditions, windows: Sequence[Tile]) -> Rendering:
         with self.lock:
             while len(self._under_way) >= self.queue.depth:
                 self._take_in()
-            self.queue.submit(frame, statistics, windows)
+            self.queue.submit(frame, conditions, windows)
             rendering = Rendering(self)
             self._under_way.append(rendering)
         return rendering
@@ -163,14 +167,16 @@ class FrameRenderer:
         sizes = [size for c in self._channels if (size := getattr(c.backend, "largest_tile", None)) is not None]
         return (min(h for h, _ in sizes), min(w for _, w in sizes)) if sizes else None
 
-    def probe(self, view: Image, look: F32) -> NormStatistics:
+    def probe(self, view: Image, look: F32) -> Conditions:
         """See `Backend.probe`, for one view ``(H, W, 3)``.  Always by the first backend."""
         first = self._channels[0]
         with first.lock:
             return first.backend.probe(view[None], look)
 
-    def submit(self, frame: Image, statistics: NormStatistics, planner: Planner) -> Rendering:
+    def submit(self, frame: Image, conditions: Conditions, planner: Planner) -> Rendering:
         """Begin to stylize a frame ``(H, W, 3)``, which may be changed as soon as this returns.
+
+        Maps are on the frame's grid (`engine.conditions.on_grid`).
 
         Raises OutOfMemoryError when the planner has no smaller tiles.
         """
@@ -181,10 +187,10 @@ class FrameRenderer:
         windows = planner(size, self._limit)
         while True:
             try:
-                return channel.submit(frame, statistics, windows)
+                return channel.submit(frame, conditions, windows)
             except OutOfMemoryError as error:
                 channel.finish()
-                most = max(window.padded.height * window.padded.width for window in windows)
+                most = max(part.padded.height * part.padded.width for part in windows)
                 try:
                     windows = planner(size, most // 2)
                 except ValueError:
@@ -195,13 +201,13 @@ class FrameRenderer:
 
 
 def render_frames(
-    backends: Sequence[Backend], frames: Iterable[tuple[Image, NormStatistics]], planner: Planner
+    backends: Sequence[Backend], frames: Iterable[tuple[Image, Conditions]], planner: Planner
 ) -> Iterator[Image]:
     """Stylize a stream of frames; results come in the order of the frames."""
     renderer = FrameRenderer(backends)
     under_way: deque[Rendering] = deque()
-    for frame, statistics in frames:
-        under_way.append(renderer.submit(frame, statistics, planner))
+    for frame, conditions in frames:
+        under_way.append(renderer.submit(frame, conditions, planner))
         if len(under_way) >= renderer.depth:
             yield under_way.popleft().result()
     while under_way:

@@ -14,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
+from engine.backends.base import Backend, BackendOptions, Tiles, check_conditions, check_tiles
 from engine.backends.mnn_graph import from_blocks, to_blocks
 from engine.backends.shape_cache import ShapeCache
+from engine.conditions import Conditions
 from engine.errors import BackendError
-from engine.spec import F32, ModelSpec, NormStatistics
+from engine.spec import F32, ModelSpec
 
 __all__ = ["MnnBackend"]
 
@@ -55,6 +56,8 @@ class MnnBackend:
         self._sessions: ShapeCache[_Session] = ShapeCache()
 
     def __enter__(self) -> Backend:
+        if self.spec.has_layout:
+            raise BackendError(f"the backend mnn has no shader for {self.spec.name}: take --backend openvino")
         if self.options.precision not in ("auto", "fp32"):
             raise BackendError(
                 f"the backend mnn computes in fp32, not {self.options.precision}: take --backend openvino for that"
@@ -80,18 +83,17 @@ class MnnBackend:
         """Device and arithmetic."""
         return f"MNN on {platform.processor() or platform.machine()}, {self._threads} threads, fp32"
 
-    def probe(self, view: Tiles, look: F32) -> NormStatistics:
+    def probe(self, view: Tiles, look: F32) -> Conditions:
         """See `Backend.probe`."""
         view = check_tiles(self.spec, view)
         scale, shift = self._run("probe", view, {"look": look}, ("scale", "shift"))
-        return NormStatistics(scale=scale.reshape(-1).copy(), shift=shift.reshape(-1).copy())
+        return Conditions.of_norm(scale=scale.reshape(-1).copy(), shift=shift.reshape(-1).copy())
 
-    def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
+    def render(self, tiles: Tiles, conditions: Conditions) -> Tiles:
         """See `Backend.render`."""
         tiles = check_tiles(self.spec, tiles)
-        check_statistics(self.spec, statistics)
-        vectors = {"scale": statistics.scale, "shift": statistics.shift}
-        (blocks,) = self._run("render", tiles, vectors, ("output",))
+        check_conditions(self.spec, conditions, tiles.shape[1:3])
+        (blocks,) = self._run("render", tiles, dict(conditions.vectors), ("output",))
         return from_blocks(blocks, self._blocks[1]) if self._blocks[1] > 1 else blocks.copy()
 
     @property

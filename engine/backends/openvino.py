@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
+from engine.backends.base import Backend, BackendOptions, Tiles, check_conditions, check_tiles, check_view
 from engine.backends.shape_cache import ShapeCache
+from engine.conditions import Conditions
 from engine.errors import BackendError, ModelError, OutOfMemoryError
-from engine.spec import F32, ModelSpec, NormStatistics
+from engine.openvino_module import import_openvino
+from engine.spec import F32, ModelSpec
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -42,7 +44,7 @@ class OpenVinoBackend:
 
     def __enter__(self) -> Backend:
         try:
-            import openvino as ov
+            ov = import_openvino()
         except ImportError as error:
             raise BackendError("OpenVINO is not installed: pip install openvino") from error
         self._core = ov.Core()
@@ -53,6 +55,11 @@ class OpenVinoBackend:
             raise BackendError(f"OpenVINO has no device {self.options.device!r} here: choose {known}") from error
         if self.options.cache is not None:
             self._core.set_property({"CACHE_DIR": str(self.options.cache)})
+        if self.spec.has_layout and self._precision() != "fp32":
+            raise BackendError(
+                f"openvino computes {self.spec.name} in fp32, not {self._precision()}, in which borders between layers "
+                "would fray: leave out --precision"
+            )
         for graph in ("probe", "render"):
             path = self.folder / f"{graph}.onnx"
             try:
@@ -74,22 +81,24 @@ class OpenVinoBackend:
         name = str(self._core.get_property(self.device, "FULL_DEVICE_NAME")).strip()
         return f"OpenVINO on {name}, {self._precision()}"
 
-    def probe(self, view: Tiles, look: F32) -> NormStatistics:
+    def probe(self, view: Tiles, look: F32) -> Conditions:
         """See `Backend.probe`."""
-        view = check_tiles(self.spec, view)
+        view = check_view(self.spec, view)
+        if self.spec.has_layout:
+            (layout,) = self._infer("probe", view, {"view": view})
+            return Conditions(vectors={}, maps={"layout": layout[0].copy()})
         scale, shift = self._infer("probe", view, {"view": view, "look": look.reshape(1, -1)})
-        return NormStatistics(scale=scale.reshape(-1).copy(), shift=shift.reshape(-1).copy())
+        return Conditions.of_norm(scale=scale.reshape(-1).copy(), shift=shift.reshape(-1).copy())
 
-    def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
+    def render(self, tiles: Tiles, conditions: Conditions) -> Tiles:
         """See `Backend.render`."""
         tiles = check_tiles(self.spec, tiles)
-        check_statistics(self.spec, statistics)
-        vectors = {"scale": statistics.scale.reshape(1, -1), "shift": statistics.shift.reshape(1, -1)}
-        return np.asarray(self._infer("render", tiles, {"tiles": tiles, **vectors})[0]).copy()
+        check_conditions(self.spec, conditions, tiles.shape[1:3])
+        return np.asarray(self._infer("render", tiles, {"tiles": tiles, **conditions.feeds(len(tiles))})[0]).copy()
 
     def _infer(self, graph: str, images: Tiles, inputs: dict[str, Any]) -> list[Any]:
         try:
-            request = self._request(graph, images.shape)
+            request = self._request(graph, {name: values.shape for name, values in inputs.items()})
             results = request.infer(inputs, share_inputs=True, share_outputs=True)
         except (RuntimeError, MemoryError) as error:
             if "alloc" in str(error).lower() or "memory" in str(error).lower():
@@ -98,12 +107,12 @@ class OpenVinoBackend:
             raise BackendError(f"OpenVINO failed on {self.device}: {error}") from error
         return list(results.values())
 
-    def _request(self, graph: str, shape: tuple[int, ...]) -> Any:
-        return self._requests.get_or_make((graph, *shape), lambda: self._compiled(graph, shape))
+    def _request(self, graph: str, shapes: dict[str, tuple[int, ...]]) -> Any:
+        return self._requests.get_or_make((graph, *shapes.items()), lambda: self._compiled(graph, shapes))
 
-    def _compiled(self, graph: str, shape: tuple[int, ...]) -> Any:
+    def _compiled(self, graph: str, shapes: dict[str, tuple[int, ...]]) -> Any:
         model = self._models[graph].clone()
-        model.reshape({"view" if graph == "probe" else "tiles": list(shape)})
+        model.reshape({name: list(shape) for name, shape in shapes.items()})
         return self._core.compile_model(model, self.device, self._properties()).create_infer_request()
 
     def _properties(self) -> dict[str, Any]:
@@ -117,6 +126,8 @@ class OpenVinoBackend:
     def _precision(self) -> str:
         if self.options.precision != "auto":
             return self.options.precision
+        if self.spec.has_layout:  # OpenVINO would compute the shader in 16 bits as well
+            return "fp32"
         abilities = self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES")
         if self.device.startswith("GPU"):
             return "fp16" if "FP16" in abilities else "fp32"

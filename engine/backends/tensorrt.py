@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.backends.base import BackendOptions, Tiles, check_statistics, check_tiles
+from engine.backends.base import BackendOptions, Tiles, check_conditions, check_tiles, check_view
+from engine.conditions import Conditions, grid_shape, window
 from engine.errors import BackendError, OutOfMemoryError, PlanError
 from engine.memory import gpu_tile
-from engine.spec import F32, ModelSpec, NormStatistics
+from engine.spec import F32, ModelSpec
 from engine.tiling import Tile, batches
 from engine.trt import api as tensorrt_api
 from engine.trt import rtx
@@ -38,6 +39,9 @@ Image = npt.NDArray[np.uint8]
 
 BuildPlan = Callable[[Path, PlanConfig, PlanCache, int], tuple[Path, PlanRecord]]
 """Model folder, what to build, cache and number of the GPU; returns the plan's folder and sidecar."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of the inputs that have no fixed one, by name; the picture's first."""
 
 LANES = 2
 
@@ -146,46 +150,65 @@ class TensorRtBackend:
         """Height and width of the largest tile that the plan takes."""
         return self._profile.max[1:]
 
-    def probe(self, view: Tiles, look: F32) -> NormStatistics:
+    def probe(self, view: Tiles, look: F32) -> Conditions:
         """See `Backend.probe`."""
-        view = check_tiles(self.spec, view)
+        view = check_view(self.spec, view)
         self._check_shape(ShapeProfile.of_probe(self.spec), view.shape)
-        lane, channels = self._probe, self.spec.norm_channels
-        with self._device.current():
-            shapes = {"view": view.shape, "look": (1, len(look))}
-            lane.prepare(shapes)
-            images = lane.input.reserve(view.nbytes)
-            second = aligned(4 * channels)
-            result = lane.output.reserve(second + 4 * channels)
-            with lane.settled():
-                lane.upload(images, view.reshape(-1))
-                given = lane.upload_arrays({"look": look.reshape(1, -1)})
-                lane.execute({"view": images, **given, "scale": result, "shift": result + second}, shapes)
-                both = lane.download(result, second + 4 * channels)
-        scale, shift = (both[at : at + 4 * channels].view(np.float32).copy() for at in (0, second))
-        return NormStatistics(scale=scale, shift=shift)
+        if self.spec.has_layout:
+            _, height, width, _ = view.shape
+            (layout,) = self._probed(view, {}, {"layout": (1, 2, height // 8, width // 8)})
+            return Conditions(vectors={}, maps={"layout": layout[0]})
+        shape = (1, self.spec.norm_channels)
+        scale, shift = self._probed(view, {"look": look.reshape(1, -1)}, {"scale": shape, "shift": shape})
+        return Conditions.of_norm(scale=scale[0], shift=shift[0])
 
-    def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
+    def _probed(self, view: Tiles, vectors: dict[str, F32], results: dict[str, tuple[int, ...]]) -> list[F32]:
+        """Outputs of the probe engine, in order."""
+        lane, size = self._probe, 0
+        with self._device.current():
+            shapes = {"view": view.shape, **{name: values.shape for name, values in vectors.items()}}
+            lane.prepare(shapes)
+            places = {}
+            for name, shape in results.items():
+                places[name], size = size, aligned(size + 4 * int(np.prod(shape)))
+            addresses = {"view": lane.input.reserve(view.nbytes)}
+            result = lane.output.reserve(size)
+            with lane.settled():
+                lane.upload(addresses["view"], view.reshape(-1))
+                addresses |= lane.upload_arrays(vectors) if vectors else {}
+                lane.execute({**addresses, **{name: result + place for name, place in places.items()}}, shapes)
+                found = lane.download(result, size)
+        parts = [found[places[name] :][: 4 * int(np.prod(shape))] for name, shape in results.items()]
+        return [p.view(np.float32).reshape(s).copy() for p, s in zip(parts, results.values(), strict=True)]
+
+    def render(self, tiles: Tiles, conditions: Conditions) -> Tiles:
         """See `Backend.render`."""
         tiles = check_tiles(self.spec, tiles)
-        check_statistics(self.spec, statistics)
+        check_conditions(self.spec, conditions, tiles.shape[1:3])
         self._take_shape((1, *tiles.shape[1:]))
         step = self._profile.max[0]
-        parts = [self._render_batch(tiles[i : i + step], statistics) for i in range(0, len(tiles), step)]
+        parts = [self._render_batch(tiles[i : i + step], conditions) for i in range(0, len(tiles), step)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _render_batch(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
+    def _render_batch(self, tiles: Tiles, conditions: Conditions) -> Tiles:
         lane = self._free_lane()
         with self._device.current():
             lane.reserve_frame(tiles.nbytes)
-            lane.prepare({"tiles": tiles.shape})
+            lane.prepare(self._shapes(tiles.shape))
             with lane.settled():
                 lane.upload(lane.frame.reserve(0), tiles.reshape(-1))
-                given = lane.upload_arrays(_arrays(statistics))
-                lane.render(lane.frame.reserve(0), lane.result.reserve(0), {"tiles": tiles.shape}, given)
+                given = lane.upload_arrays(conditions.feeds(len(tiles)))
+                lane.render(lane.frame.reserve(0), lane.result.reserve(0), self._shapes(tiles.shape), given)
                 return lane.download(lane.result.reserve(0), tiles.nbytes).reshape(tiles.shape).copy()
 
-    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Tile]) -> None:
+    def _shapes(self, tiles: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the inputs that follow those of the tiles ``(N, H, W, 3)``."""
+        shapes = {"tiles": tiles}
+        for name, channels in self.spec.render_maps.items():
+            shapes[name] = (tiles[0], *channels, *grid_shape(*tiles[1:3]))
+        return shapes
+
+    def submit(self, frame: Image, conditions: Conditions, windows: Sequence[Tile]) -> None:
         """Queue one frame ``(H, W, 3)``; `collect` returns them in order.  At most `depth` at a time.
 
         Raises:
@@ -195,9 +218,9 @@ class TensorRtBackend:
         if len(self._busy) + len(self._done) >= LANES:
             raise ValueError(f"at most {LANES} frames at a time: collect one first")
         frame = check_tiles(self.spec, frame[None])[0]
-        check_statistics(self.spec, statistics)
-        for window in windows:
-            self._take_shape((1, window.padded.height, window.padded.width, 3))
+        check_conditions(self.spec, conditions, frame.shape[:2])
+        for part in windows:
+            self._take_shape((1, part.padded.height, part.padded.width, 3))
         lane = self._free_lane()
         try:
             groups = self._reserved(lane, frame, windows, self._profile.max[0])
@@ -207,9 +230,12 @@ class TensorRtBackend:
             groups = self._reserved(lane, frame, windows, 1)
         with self._device.current(), lane.settled():
             lane.upload(lane.frame.reserve(0), frame.reshape(-1))
-            given = lane.upload_arrays(_arrays(statistics))
-            for group in groups:
-                lane.render_windows(group, frame.shape, given)
+            given = lane.upload_arrays(_by_group(conditions, groups))
+            for number, group in enumerate(groups):
+                shapes = self._shapes((len(group), group[0].padded.height, group[0].padded.width, 3))
+                maps = {name: given[f"{name} {number}"] for name in conditions.maps}
+                vectors = {name: given[name] for name in conditions.vectors}
+                lane.render_windows(group, frame.shape, shapes, {**vectors, **maps})
             lane.start_download(lane.result.reserve(0), frame.nbytes)
         self._busy.append((lane, frame.shape))
 
@@ -218,7 +244,9 @@ class TensorRtBackend:
         groups = list(batches(windows, batch))
         with self._device.current():
             lane.reserve_frame(frame.nbytes)
-            lane.reserve_tiles(groups, frame.shape)
+            for group in groups:
+                shape = (len(group), group[0].padded.height, group[0].padded.width, 3)
+                lane.reserve_tiles(self._shapes(shape), frame.shape)
         return groups
 
     def collect(self) -> Image:
@@ -237,13 +265,15 @@ class TensorRtBackend:
         pixels = (*shape, 3)
         with self._device.current():
             lane.reserve_frame(int(np.prod(pixels)))
-            lane.prepare({"tiles": pixels})
-            zeros = np.zeros(self.spec.norm_channels, np.float32)
-            given = lane.upload_arrays(_arrays(NormStatistics(scale=zeros, shift=zeros)))
+            shapes = self._shapes(pixels)
+            lane.prepare(shapes)
+            inputs = {**{n: (1, *s) for n, s in self.spec.render_vectors.items()}, **shapes}
+            zeros = {name: np.zeros(size, np.float32) for name, size in inputs.items() if name != "tiles"}
+            given = lane.upload_arrays(zeros)
             times = []
             for _ in range(repetitions + 3):
                 times.append(lane.stream.time())
-                lane.render(lane.frame.reserve(0), lane.result.reserve(0), {"tiles": pixels}, given)
+                lane.render(lane.frame.reserve(0), lane.result.reserve(0), shapes, given)
             end = lane.stream.time()
             seconds = Stream.elapsed(times[3], end) / repetitions
             lane.synchronize()
@@ -356,10 +386,13 @@ class TensorRtBackend:
                 raise OutOfMemoryError(f"no memory for {path} ({reason}): close other programs, or use a smaller model")
             raise PlanError(f"{path} cannot be loaded ({reason}): {self.record.rebuild()} --force")
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        expected = {
-            "probe": {"view": "INPUT", "look": "INPUT", "scale": "OUTPUT", "shift": "OUTPUT"},
-            "render": {"tiles": "INPUT", "scale": "INPUT", "shift": "INPUT", "output": "OUTPUT"},
-        }[graph]
+        if graph == "render":
+            inputs, outputs = ["tiles", *self.spec.render_vectors, *self.spec.render_maps], ["output"]
+        elif self.spec.has_layout:
+            inputs, outputs = ["view"], ["layout"]
+        else:
+            inputs, outputs = ["view", "look"], ["scale", "shift"]
+        expected = {**dict.fromkeys(inputs, "INPUT"), **dict.fromkeys(outputs, "OUTPUT")}
         modes = {name: engine.get_tensor_mode(name) for name in names}
         if modes != {name: getattr(trt.TensorIOMode, mode) for name, mode in expected.items()}:
             raise PlanError(f"{path} has other inputs than {', '.join(expected)}: {self.record.rebuild()} --force")
@@ -424,7 +457,7 @@ class _Lane:
                 self.synchronize()
             raise
 
-    def prepare(self, shapes: dict[str, tuple[int, ...]]) -> None:
+    def prepare(self, shapes: Shapes) -> None:
         """Room for what lies between the layers; before anything is queued, so that it may fail."""
         self._set_shapes(shapes)
         self._reserve_scratch()
@@ -474,43 +507,40 @@ class _Lane:
         for buffer in (self.frame, self.result):
             buffer.reserve(size)
 
-    def reserve_tiles(self, groups: Sequence[Sequence[Tile]], frame: tuple[int, ...]) -> None:
-        """Room for the tiles of every group, and for what lies between the layers."""
-        for group in groups:
-            tile = group[0].padded
-            shape = (len(group), tile.height, tile.width, 3)
-            if shape[1:] != frame:
-                self.input.reserve(int(np.prod(shape)))
-                self.output.reserve(int(np.prod(shape)))
-            self.prepare({"tiles": shape})
+    def reserve_tiles(self, shapes: Shapes, frame: tuple[int, ...]) -> None:
+        """Room for tiles of a shape, and for what lies between the layers."""
+        shape = shapes["tiles"]
+        if shape[1:] != frame:
+            self.input.reserve(int(np.prod(shape)))
+            self.output.reserve(int(np.prod(shape)))
+        self.prepare(shapes)
 
-    def render_windows(self, group: Sequence[Tile], frame: tuple[int, ...], given: Mapping[str, int]) -> None:
-        """Cut the tiles out of `frame`, render them, put what is kept into `result`; `given`: see `render`."""
+    def render_windows(
+        self, group: Sequence[Tile], frame: tuple[int, ...], shapes: Shapes, given: dict[str, int]
+    ) -> None:
+        """Cut the tiles out of `frame`, render them, put what is kept into `result`."""
         tile = group[0].padded
-        shape = (len(group), tile.height, tile.width, 3)
-        if shape[1:] == frame:
-            return self.render(self.frame.reserve(0), self.result.reserve(0), {"tiles": shape}, given)
+        if shapes["tiles"][1:] == frame:
+            return self.render(self.frame.reserve(0), self.result.reserve(0), shapes, given)
         row, size = tile.width * 3, tile.width * tile.height * 3
         images, pictures = self.input.reserve(0), self.output.reserve(0)
         whole, result, pitch = self.frame.reserve(0), self.result.reserve(0), frame[1] * 3
-        for i, window in enumerate(group):
-            cut = whole + window.padded.top * pitch + window.padded.left * 3
+        for i, part in enumerate(group):
+            cut = whole + part.padded.top * pitch + part.padded.left * 3
             copy_rectangle(self.stream, cut, pitch, images + i * size, row, width=row, height=tile.height)
-        self.render(images, pictures, {"tiles": shape}, given)
-        for i, window in enumerate(group):
-            kept, padded = window.region, window.padded
+        self.render(images, pictures, shapes, given)
+        for i, part in enumerate(group):
+            kept, padded = part.region, part.padded
             inner = pictures + i * size + (kept.top - padded.top) * row + (kept.left - padded.left) * 3
             place = result + kept.top * pitch + kept.left * 3
             copy_rectangle(self.stream, inner, row, place, pitch, width=kept.width * 3, height=kept.height)
         return None
 
-    def render(
-        self, images: int, result: int, shapes: dict[str, tuple[int, ...]], given: Mapping[str, int]
-    ) -> None:  # fmt: skip
-        """Queue the render engine on tiles at a device address; `given` are the addresses of its other inputs."""
-        self.execute({"tiles": images, **given, "output": result}, shapes)
+    def render(self, images: int, result: int, shapes: Shapes, given: dict[str, int]) -> None:
+        """Queue the render engine on tiles at a device address, with conditions at theirs."""
+        self.execute({"tiles": images, "output": result, **given}, shapes)
 
-    def execute(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
+    def execute(self, addresses: dict[str, int], shapes: Shapes) -> None:
         """Queue the engine, by a CUDA graph where the same comes again."""
         self._set_shapes(shapes)
         self._reserve_scratch()
@@ -524,7 +554,7 @@ class _Lane:
     def _enqueue(self) -> None:
         _check(self.context.execute_async_v3(self.stream.handle), "the network")
 
-    def _set_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
+    def _set_shapes(self, shapes: Shapes) -> None:
         for name, shape in shapes.items():
             _check(self.context.set_input_shape(name, tuple(shape)), f"the shape {shape} of {name}")
 
@@ -533,9 +563,14 @@ class _Lane:
         self.context.set_device_memory(self.scratch.reserve(size), self.scratch.size)
 
 
-def _arrays(statistics: NormStatistics) -> dict[str, F32]:
-    """Inputs of the render graph beside the tiles, ``(1, C)``."""
-    return {"scale": statistics.scale[None], "shift": statistics.shift[None]}
+def _by_group(conditions: Conditions, groups: Sequence[Sequence[Tile]]) -> dict[str, F32]:
+    """Vectors by name; maps, cut for the tiles of every group, by name and number of the group."""
+    arrays = {name: values[None] for name, values in conditions.vectors.items()}
+    for number, group in enumerate(groups):
+        cut = [window(conditions, part.padded) for part in group]
+        for name in conditions.maps:
+            arrays[f"{name} {number}"] = np.stack([part.maps[name] for part in cut])
+    return arrays
 
 
 def _check(accepted: bool, what: str) -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.backends.base import Backend, BackendOptions, Tiles, check_statistics, check_tiles
+from engine.backends.base import Backend, BackendOptions, Tiles, check_conditions, check_tiles, check_view
+from engine.conditions import MAP_STRIDE, Conditions, grid_shape
 from engine.errors import BackendError, OutOfMemoryError
 from engine.export import read_checkpoint
 from engine.operations import SLOPE, Op
 from engine.scaling import weight_powers
-from engine.spec import F32, ModelSpec, NormStatistics
+from engine.spec import F32, ModelSpec
 from engine.tiling import Region, Tile, batches
 
 if TYPE_CHECKING:
@@ -123,11 +124,13 @@ class TorchBackend:
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else str(self._device)
         return f"torch {torch.__version__} on {name}, {str(self._dtype).removeprefix('torch.')}"
 
-    def probe(self, view: Tiles, look: F32) -> NormStatistics:
+    def probe(self, view: Tiles, look: F32) -> Conditions:
         """See `Backend.probe`."""
         import torch
 
-        view = _writable(check_tiles(self.spec, view))
+        view = _writable(check_view(self.spec, view))
+        if self.spec.has_layout:
+            return self._layout(view)
         scales: list[Tensor] = []
         shifts: list[Tensor] = []
         weights = torch.from_numpy(_writable(np.ascontiguousarray(look, np.float32))).to(self._device)
@@ -145,18 +148,28 @@ class TorchBackend:
             return scale, shift
 
         with self._memory(view), torch.inference_mode():
-            self._run(torch.from_numpy(view).to(self._device), norm)
-            return NormStatistics(scale=torch.cat(scales).cpu().numpy(), shift=torch.cat(shifts).cpu().numpy())
+            x = self._scaled(torch.from_numpy(view).to(self._device)).to(self._dtype)
+            self._run(self.spec.program.ops, {"x": x}, norm)
+            return Conditions.of_norm(scale=torch.cat(scales).cpu().numpy(), shift=torch.cat(shifts).cpu().numpy())
 
-    def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
+    def _layout(self, view: Tiles) -> Conditions:
+        """What the probe of a model of `layers` returns."""
+        import torch
+
+        with self._memory(view), torch.inference_mode():
+            x = self._scaled(torch.from_numpy(view).to(self._device)).to(self._dtype)
+            layout = self._run(self.spec.program.probe_ops, {"x": x})
+            return Conditions(vectors={}, maps={"layout": layout[0].float().cpu().numpy()})
+
+    def render(self, tiles: Tiles, conditions: Conditions) -> Tiles:
         """See `Backend.render`."""
         import torch
 
         tiles = _writable(check_tiles(self.spec, tiles))
-        check_statistics(self.spec, statistics)
+        check_conditions(self.spec, conditions, tiles.shape[1:3])
         with self._memory(tiles), torch.inference_mode():
-            scale, shift = self._vectors(statistics)
-            result = self._picture(torch.from_numpy(tiles).to(self._device), scale, shift)
+            maps, vectors = self._placed_conditions(conditions, len(tiles))
+            result = self._picture(torch.from_numpy(tiles).to(self._device), *maps, *vectors)
             return np.array(result.cpu().numpy())  # on a CPU the tensor's own memory, else a copy of it
 
     @property
@@ -164,7 +177,7 @@ class TorchBackend:
         """Frames that may be under way at once: on CUDA the host goes on while the GPU works."""
         return 2 if self._device.type == "cuda" else 1
 
-    def submit(self, frame: Image, statistics: NormStatistics, windows: Sequence[Tile]) -> None:
+    def submit(self, frame: Image, conditions: Conditions, windows: Sequence[Tile]) -> None:
         """Queue one frame ``(H, W, 3)``; `collect` returns them in order.
 
         The frame is uploaded once; its tiles are cut and put together on the device.
@@ -178,15 +191,16 @@ class TorchBackend:
         if len(self._under_way) >= self.depth:
             raise ValueError(f"at most {self.depth} frames at a time: collect one first")
         whole = _writable(check_tiles(self.spec, frame[None]))
-        check_statistics(self.spec, statistics)
+        check_conditions(self.spec, conditions, whole.shape[1:3])
         with self._memory(whole), torch.inference_mode():
-            scale, shift = self._vectors(statistics)
+            maps, vectors = self._placed_conditions(conditions, 1)
             images = self._uploaded(torch.from_numpy(whole))
             result = torch.empty_like(images)
             for (window,) in batches(windows, 1):
                 tile, kept = window.padded, window.region
                 top, left = kept.top - tile.top, kept.left - tile.left
-                picture = self._picture(_part(images, tile).contiguous(), scale, shift)
+                cells = [_cells(values, tile) for values in maps]
+                picture = self._picture(_part(images, tile).contiguous(), *cells, *vectors)
                 _part(result, kept).copy_(picture[:, top : top + kept.height, left : left + kept.width])
             self._under_way.append(self._downloading(result))
 
@@ -226,40 +240,52 @@ class TorchBackend:
         event.record(stream)
         return host, event
 
-    def _vectors(self, statistics: NormStatistics) -> tuple[Tensor, Tensor]:
-        """Scale and shift on the device."""
+    def _placed_conditions(self, conditions: Conditions, count: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps ``(count, C, h, w)`` and vectors ``(1, ...)`` on the device, in the order of the spec."""
         import torch
 
-        both = np.stack([statistics.scale, statistics.shift]).astype(np.float32, copy=False)
-        scale, shift = self._uploaded(torch.from_numpy(both))
-        return scale, shift
+        placed = {name: self._uploaded(torch.from_numpy(_writable(v))) for name, v in conditions.feeds(count).items()}
+        return [placed[name] for name in self.spec.render_maps], [placed[name] for name in self.spec.render_vectors]
 
-    def _picture(self, images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    def _picture(self, images: Tensor, *conditions: Tensor) -> Tensor:
         """Stylized images; on CUDA the next call with the same shape may overwrite them."""
-        return (self._graphs or self._compute)(images, scale, shift)
+        return (self._graphs or self._compute)(images, *conditions)
 
-    def _compute(self, images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """Stylize uint8 NHWC images on the device; the same kernels for the same shape."""
+    def _compute(self, images: Tensor, *conditions: Tensor) -> Tensor:
+        """Stylize uint8 NHWC images on the device, by maps and vectors; the same kernels for the same shape."""
         import torch
 
-        def norm(op: Op, x: Tensor) -> tuple[Tensor, Tensor]:
-            part = slice(op.offset, op.offset + op.cout)
-            return scale[part], shift[part]
+        given = dict(zip((*self.spec.render_maps, *self.spec.render_vectors), conditions, strict=True))
+        x = self._scaled(images)
+        if self.spec.has_layout:
+            y = self._run(self.spec.program.ops, {"x": x, **given})
+        else:
 
-        y = self._run(images, norm).float()
+            def norm(op: Op, x: Tensor) -> tuple[Tensor, Tensor]:
+                part = slice(op.offset, op.offset + op.cout)
+                return given["scale"][0, part], given["shift"][0, part]
+
+            y = self._run(self.spec.program.ops, {"x": x.to(self._dtype)}, norm).float()
         y = torch.round(y * 127.5 + 127.5).clamp_(0, 255).to(torch.uint8)
         return y.permute(0, 2, 3, 1).contiguous()
 
-    def _run(self, images: Tensor, norm: Any) -> Tensor:
-        """All operations on uint8 NHWC images; the result is float32 NCHW in -1..1.
+    def _scaled(self, images: Tensor) -> Tensor:
+        """uint8 NHWC images as float32 NCHW in -1..1.
 
         Both ends are float32: 16-bit types cannot hold all 256 levels on a scale from -1 to 1.
         """
-        x = images.permute(0, 3, 1, 2).float().mul(1 / 127.5).sub_(1.0)
-        tensors = {"x": x.to(self._dtype)}
-        for i, op in enumerate(self.spec.program.ops):
+        return images.permute(0, 3, 1, 2).float().mul(1 / 127.5).sub_(1.0)
+
+    def _run(self, ops: Sequence[Op], given: Mapping[str, Tensor], norm: Any = None) -> Tensor:
+        """The last operation's result of a program on what is given by name."""
+        from engine.torch_shader import layers_op
+
+        tensors = dict(given)
+        for i, op in enumerate(ops):
             inputs = [tensors[name] for name in op.inputs]
-            if op.kind == "norm":
+            if op.kind in ("planes", "fields", "shader"):
+                tensors[op.output] = layers_op(op.kind, [value.float() for value in inputs], op.stride)
+            elif op.kind == "norm":
                 scale, shift = norm(op, inputs[0])
                 scale = scale * 2.0 ** self._powers.get(op.weight, 0)
                 scale, shift = (v.view(1, -1, 1, 1).to(self._dtype) for v in (scale, shift))
@@ -267,11 +293,12 @@ class TorchBackend:
             elif op.kind == "tanh":
                 tensors[op.output] = inputs[0].float().tanh()
             else:
+                inputs = [value.to(self._dtype) for value in inputs]
                 tensors[op.output] = apply_op(op, inputs, self._weights)
             for name in set(op.inputs):
-                if not any(name in later.inputs for later in self.spec.program.ops[i + 1 :]):
+                if not any(name in later.inputs for later in ops[i + 1 :]):
                     del tensors[name]
-        return tensors[self.spec.program.ops[-1].output]
+        return tensors[ops[-1].output]
 
     @contextmanager
     def _memory(self, images: Tiles) -> Iterator[None]:
@@ -324,14 +351,23 @@ def apply_op(op: Op, inputs: Sequence[Tensor], weights: Mapping[str, Tensor]) ->
         if x.is_cuda and op.pad_mode == "reflect" and before == after != 0:
             padded = reflected(x, before)
         elif before or after:
-            padded = F.pad(x, (before, after, before, after), mode=op.pad_mode)
-        return F.conv2d(padded, weights[f"{op.weight}.weight"], weights.get(f"{op.weight}.bias"), op.stride)
+            mode = "replicate" if op.pad_mode == "edge" else op.pad_mode
+            padded = F.pad(x, (before, after, before, after), mode=mode)
+        weight, bias = weights[f"{op.weight}.weight"], weights.get(f"{op.weight}.bias")
+        return F.conv2d(padded, weight, bias, op.stride, dilation=op.dilation, groups=op.groups)
     simple: dict[str, Callable[[], Tensor]] = {
         "upsample": lambda: F.interpolate(x, scale_factor=op.stride, mode="nearest"),
         "add": lambda: x + inputs[1],
         "relu": lambda: F.relu(x),
         "leaky": lambda: F.leaky_relu(x, SLOPE),
         "tanh": lambda: torch.tanh(x),
+        "relu6": lambda: F.relu6(x),
+        "sigmoid": lambda: torch.sigmoid(x),
+        "clip": lambda: x.clamp(0, 1),
+        "concat": lambda: torch.cat(list(inputs), 1),
+        "slice": lambda: x[:, op.offset : op.offset + op.cout],
+        "avg_pool": lambda: F.avg_pool2d(x, op.stride),
+        "resize": lambda: F.interpolate(x, scale_factor=op.stride, mode="bilinear", align_corners=False),
         "unshuffle": lambda: F.pixel_unshuffle(x, op.stride),
         "shuffle": lambda: F.pixel_shuffle(x, op.stride),
     }
@@ -360,6 +396,13 @@ def reflected(x: Tensor, pad: int) -> Tensor:
 def _part(images: Tensor, place: Region) -> Tensor:
     """A rectangle of images ``(N, H, W, 3)``, as a view."""
     return images[:, place.top : place.top + place.height, place.left : place.left + place.width]
+
+
+def _cells(values: Tensor, place: Region) -> Tensor:
+    """The part of a map on the grid ``(1, C, h, w)`` that a tile needs."""
+    top, left = place.top // MAP_STRIDE, place.left // MAP_STRIDE
+    height, width = grid_shape(place.height, place.width)
+    return values[:, :, top : top + height, left : left + width].contiguous()
 
 
 def _writable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

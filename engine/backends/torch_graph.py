@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GraphCache"]
 
-Compute = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
+Compute = Callable[..., "Tensor"]
 
 WARM_UP = 3
 """Runs before recording, in which cuDNN chooses its kernels and memory is taken."""
@@ -27,7 +27,7 @@ _recording = threading.Lock()
 
 
 class GraphCache:
-    """Calls `compute(tiles, scale, shift)` by a recorded graph for each shape of tiles.
+    """Calls `compute(tiles, *conditions)` by a recorded graph for each shape of tiles.
 
     Args:
         compute: tensors on the device in, one out; the same kernels for the same shapes.

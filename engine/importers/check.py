@@ -24,6 +24,7 @@ from engine.errors import BackendError, ModelError
 from engine.export import CHECKPOINT_FORMAT, Weights, export_model, probe_graph, render_graph
 from engine.importers.net import ImportedNet, evaluate
 from engine.metrics import psnr
+from engine.openvino_module import import_openvino
 from engine.spec import ModelSpec, sha256
 
 __all__ = ["TOLERANCE", "ImportReport", "float_error", "import_model"]
@@ -163,7 +164,7 @@ def float_error(
 def _run(model: onnx.ModelProto, inputs: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
     """The outputs of a graph on the CPU, in float32."""
     try:
-        import openvino as ov
+        ov = import_openvino()
     except ImportError as error:
         raise BackendError("OpenVINO is not installed: pip install openvino") from error
     core = ov.Core()

@@ -54,6 +54,11 @@ class ShapeProfile:
             if not 1 <= low <= middle <= high:
                 raise ValueError(f"a profile grows from min over opt to max, got {self}")
 
+    @property
+    def shapes(self) -> tuple[Shape, Shape, Shape]:
+        """Smallest, usual, largest."""
+        return self.min, self.opt, self.max
+
     def holds(self, shape: Shape) -> bool:
         """Whether a plan with this profile takes the shape."""
         return all(low <= n <= high for low, n, high in zip(self.min, shape, self.max, strict=True))
@@ -87,9 +92,10 @@ class ShapeProfile:
     @classmethod
     def of_probe(cls, spec: ModelSpec) -> ShapeProfile:
         """The thumbnails that `probe` is given."""
-        side = -(-spec.probe_side // spec.multiple) * spec.multiple
-        usual = max(spec.min_side, side * 9 // 16 // spec.multiple * spec.multiple)
-        return cls(min=(1, spec.min_side, spec.min_side), opt=(1, usual, side), max=(1, side, side))
+        multiple, least = spec.view_multiple, spec.view_min_side
+        side = -(-spec.probe_side // multiple) * multiple
+        usual = max(least, side * 9 // 16 // multiple * multiple)
+        return cls(min=(1, least, least), opt=(1, usual, side), max=(1, side, side))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from engine.conditions import grid_shape
 from engine.errors import BuildCancelled, OutOfMemoryError, PlanError
+from engine.graph_writer import EXACT
 from engine.trt import api as tensorrt_api
 from engine.trt import rtx
 from engine.trt.cuda import CudaDevice
@@ -45,8 +47,16 @@ class Serializer:
         self.config, self.device, self.timings, self.progress = config, device, timings, progress
         self.cancelled = cancelled or threading.Event()
 
-    def plan(self, graph: str, model: bytes, profile: ShapeProfile) -> bytes:
-        """The plan of a serialized ONNX model; `graph`, `probe` or `render`, tells which.
+    def plan(
+        self, graph: str, model: bytes, profile: ShapeProfile, maps: Mapping[str, tuple[int, ...]] | None = None
+    ) -> bytes:  # fmt: skip
+        """The plan of a serialized ONNX model.
+
+        Args:
+            graph: `probe` or `render`.
+            model: what to build.
+            profile: shapes of its pictures.
+            maps: `ModelSpec.render_maps`: inputs whose shape follows from that of the pictures.
 
         Raises PlanError where TensorRT cannot build it, OutOfMemoryError, or BuildCancelled.
         """
@@ -64,6 +74,9 @@ class Serializer:
             allowed = trt_builder.create_optimization_profile()
             image = "view" if graph == "probe" else "tiles"
             allowed.set_shape(image, (*profile.min, 3), (*profile.opt, 3), (*profile.max, 3))
+            for name, channels in (maps or {}).items():
+                low, usual, high = ((n, *channels, *grid_shape(h, w)) for n, h, w in profile.shapes)
+                allowed.set_shape(name, low, usual, high)
             settings.add_optimization_profile(allowed)
             settings.progress_monitor = _monitor(trt, graph, self.progress, self.cancelled)
             timings = None if runtime == "rtx" else self._read_timings(settings)  # must live until the plan is built
@@ -147,7 +160,8 @@ def _assert_types(trt: Any, network: Any, precision: str) -> None:
     wanted = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF, "bf16": trt.DataType.BF16}[precision]
     kinds = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION)
     layers = [network.get_layer(i) for i in range(network.num_layers)]
-    wrong = [x.name for x in layers if x.type in kinds and x.get_output(0).dtype != wanted]
+    typed = [(x, trt.DataType.FLOAT if x.name.startswith(EXACT) else wanted) for x in layers if x.type in kinds]
+    wrong = [x.name for x, kind in typed if x.get_output(0).dtype != kind]
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
         image = tensor.name in ("tiles", "view")

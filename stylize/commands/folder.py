@@ -99,6 +99,12 @@ def folder(
 
     settings = settings_or_usage(ImageSettings, format=format_, metadata=not strip_metadata, **values)
     chosen = asdict(style)
+    page = f"report-{shard.number}-of-{shard.count}.html" if shard else "report.html"
+    if report:
+        from stylize.html_report import check_report
+        from stylize.photos.scan import output_folder
+
+        check_report(output_folder(source, output) / page, overwrite=settings.overwrite)
     if ray is not None:
         refuse_with_ray(ctx, style, "shard", "dry_run")
         with open_pool(ray, style, video=False, cpus=ray_cpus) as pool, _run(ctx) as (stop, progress):
@@ -125,9 +131,7 @@ def folder(
                 )
     click.echo(json.dumps(result.as_dict(), indent=2)) if json_ else _summary(result, ctx.obj["quiet"])
     if report:
-        name = f"report-{shard.number}-of-{shard.count}.html" if shard else "report.html"
-        path = Path(result.output) / name
-        _write_page(path, result, {**chosen, **asdict(settings)}, ctx.obj["quiet"] or json_)
+        _write_page(Path(result.output) / page, result, {**chosen, **asdict(settings)}, ctx.obj["quiet"] or json_)
     if result.interrupted:
         ctx.exit(130)
     ctx.exit(0 if result.complete else 1)

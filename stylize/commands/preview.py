@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,12 @@ def preview(
         raise click.UsageError(f"a sheet is a PNG, got {target.name}: choose -o NAME.png")
     settings = settings_or_usage(ImageSettings, overwrite=overwrite)
     check_target(target, settings, source=source)
+    if os.path.lexists(target.with_suffix(".txt")) and not overwrite:
+        from stylize.errors import OutputError
+
+        raise OutputError(
+            f"{target.with_suffix('.txt')}, for the commands, exists already: choose another -o, or --overwrite"
+        )
     video = source.suffix.lower() not in READ_SUFFIXES
     grid = bool(looks or strengths or details)
     with open_stylizer(style, video=video) as stylizer:
@@ -148,7 +155,8 @@ def _write(target: Path, sheet: Image, lines: list[str]) -> None:
     try:
         Pil.fromarray(sheet).save(part, format="PNG", pnginfo=inside, compress_level=4)
         part.replace(target)
-        target.with_suffix(".txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        part.replace(target.with_suffix(".txt"))
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OutputError(f"{target} cannot be written ({error.strerror or error}): choose another with -o") from error

@@ -114,6 +114,10 @@ def video(
     settings = settings_or_usage(VideoSettings, **values)
     tasks = settings_or_usage(find_tasks, sources=sources, output=output)
     render = _render(ctx, shard, settings)
+    if report:
+        from stylize.html_report import check_report, report_path
+
+        check_report(report_path([task.target for task in tasks]), overwrite=settings.overwrite)
     quiet, chosen = ctx.obj["quiet"], asdict(style)
     if ray is not None:
         reports = _on_cluster(ctx, ray, ray_cpus, tasks, style, settings)

@@ -6,6 +6,7 @@ Everything that touches Ray is here; it is imported only when a cluster is asked
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 import threading
@@ -118,6 +119,7 @@ def _connect(ray: Any, address: str) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options["include_dashboard"] = False
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # a cluster that we start reports to nobody
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters comes as an error
@@ -255,6 +257,8 @@ class Pool:
     def _step(self) -> None:
         """Wait a moment for anything to happen, and deal with it."""
         refs = [*self._opening, *(ref for place in self._places for ref in place.busy)]
+        if not refs:
+            return
         ready, _ = self._ray.wait(refs, num_returns=1, timeout=0.5)
         if not ready and not any(p.facts for p in self._places) and time.monotonic() - self._told > 60:
             self._told = time.monotonic()
@@ -279,6 +283,8 @@ class Pool:
         if fault:
             log.warning("%s; going on without it", fault)
             self._drop(place)
+            if not self._places and self.capacity <= 0:
+                raise ClusterError(f"no worker of the cluster can be used any more: {fault}")
             return
         self.key, place.facts, place.deaths = facts.key, facts, 0
         log.info("worker on %s (process %d): %s", facts.node, facts.pid, facts.description)

@@ -34,7 +34,14 @@ class PlanDiffersError(Exception):
     """The source decodes to other frames than its container tells of."""
 
 
-def find_frames(store: SegmentStore, plan: OutputPlan, settings: VideoSettings, *, decode: bool = False) -> FramePlan:
+def find_frames(
+    store: SegmentStore,
+    plan: OutputPlan,
+    settings: VideoSettings,
+    *,
+    decode: bool = False,
+    stop: threading.Event | None = None,
+) -> FramePlan:
     """The times of all frames: those another job found, else read off the container, else by decoding all.
 
     Args:
@@ -42,8 +49,10 @@ def find_frames(store: SegmentStore, plan: OutputPlan, settings: VideoSettings, 
         plan: the video.
         settings: of the job; a constant rate is known only by decoding.
         decode: the container has turned out not to tell the truth.
+        stop: ends the search when set.
 
     Raises:
+        StoppedError: `stop` is set.
         StylizeError: the source cannot be read or the store not be written.
     """
     known = store.frames()
@@ -51,13 +60,15 @@ def find_frames(store: SegmentStore, plan: OutputPlan, settings: VideoSettings, 
         return known
     found = None if decode or settings.fps is not None else _read_off(plan)
     if found is None:
-        found = _decode_all(plan, settings)
+        found = _decode_all(plan, settings, stop)
     store.put_frames(found)
     return found
 
 
 def _read_off(plan: OutputPlan) -> FramePlan | None:
-    """From the packets' times, where each has one of its own."""
+    """From the packets' times, where each has one of its own and the clock does not jump."""
+    if plan.info.jumps:
+        return None
     times = packet_times(plan.info)
     ticks = tuple(int(time / plan.time_base) for time in times)
     if not ticks or any(after <= before for before, after in itertools.pairwise(ticks)):
@@ -65,12 +76,17 @@ def _read_off(plan: OutputPlan) -> FramePlan | None:
     return FramePlan(ticks=ticks, decoded=False)
 
 
-def _decode_all(plan: OutputPlan, settings: VideoSettings) -> FramePlan:
+def _decode_all(plan: OutputPlan, settings: VideoSettings, stop: threading.Event | None) -> FramePlan:
     with VideoSource(plan.info, fps=settings.fps) as source:
-        ticks = tuple(int(frame.pts / plan.time_base) for frame in source)
+        source.halt = stop
+        ticks = []
+        for frame in source:
+            if stop is not None and stop.is_set():
+                raise StoppedError
+            ticks.append(int(frame.pts / plan.time_base))
         if not ticks:
             raise InputError(f"{plan.info.path}: no frame of its video can be decoded: is it damaged?")
-        return FramePlan(ticks=ticks, decoded=True, retimed=source.retimed, resized=source.resized)
+        return FramePlan(ticks=tuple(ticks), decoded=True, retimed=source.retimed, resized=source.resized)
 
 
 class _Records:
@@ -128,7 +144,7 @@ def render_segments(
     records = _Records(store)
     checks: dict[int, int] = {}
     with contextlib.ExitStack() as stack:
-        source, given = _open(stack, segments[0], frames, plan, settings, transform.context, store)
+        source, given = _open(stack, segments[0], frames, plan, settings, transform.context, store, stop)
         records.source = source
         writer = stack.enter_context(
             SegmentWriter(
@@ -158,13 +174,13 @@ def render_segments(
             shape = (plan.info.height, plan.info.width, 3)
             if frame.index != done or frame.data.shape != shape:
                 raise ValueError(f"the transform gave frame {frame.index} {frame.data.shape}, not {done} {shape}")
-            writer.put(frame, checks[frame.index])
+            writer.put(frame, checks[frame.index], stop)
             done += 1
             for index in [index for index in checks if index < done]:
                 del checks[index]
             if progress is not None:
                 progress(done - first)
-        writer.finish()
+        writer.finish(stop)
         if done != last:
             raise PlanDiffersError
 
@@ -177,6 +193,7 @@ def _open(
     settings: VideoSettings,
     context: int,
     store: SegmentStore,
+    stop: threading.Event,
 ) -> tuple[VideoSource, Iterator[Frame]]:
     """The source from before the segment's first frame on, with the content of that frame proven where known."""
     before = [part for part in frames.segments(settings.segment_seconds, plan.time_base) if part.stop == segment.first]
@@ -190,6 +207,7 @@ def _open(
             times=[tick * plan.time_base for tick in frames.ticks[start : segment.first]],
             check=None if record is None else int(record["source"]),
             fps=settings.fps,
+            halt=stop,
         )
     except ResumeError as error:
         if record is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stylize.distributed.segment_render import PlanDiffersError, checked_records, find_frames, render_segments
 from stylize.distributed.segment_store import FramePlan, JobFacts, Segment, SegmentStore, ranges, runs
-from stylize.errors import InputError, MediaError, StylizeError
+from stylize.errors import InputError, MediaError, OutputError, StylizeError
 from stylize.frame import FrameTransform
 from stylize.media.video.output import OutputPlan, plan_output
 from stylize.media.video.probe import probe_video
@@ -92,11 +92,11 @@ def stylize_shard(
     store.begin(job_header(plan, settings, transform_key), facts)
     halt = stop or threading.Event()
     for attempt in range(ATTEMPTS):
-        frames = find_frames(store, plan, settings, decode=attempt > 0)
-        segments = frames.segments(settings.segment_seconds, plan.time_base)
-        places = [i for i in range(len(segments)) if shard.has_segment(i, len(segments), target.name)]
-        mine = [segments[place] for place in places]
         try:
+            frames = find_frames(store, plan, settings, decode=attempt > 0, stop=halt)
+            segments = frames.segments(settings.segment_seconds, plan.time_base)
+            places = [i for i in range(len(segments)) if shard.has_segment(i, len(segments), target.name)]
+            mine = [segments[place] for place in places]
             _make(mine, frames, plan, settings, transform, store, report, began, progress, halt)
         except PlanDiffersError:
             continue
@@ -227,6 +227,8 @@ def join_video(
                 stop=halt,
                 stage=enter,
             )
+        except (MediaError, OutputError) as error:
+            raise type(error)(f"{error}; all segments are kept in {store.folder}: stylize join again") from error
         except (KeyboardInterrupt, StoppedError):
             report.status = "interrupted"
             report.message = f"stopped; stylize join {target} begins the join again"

@@ -135,7 +135,7 @@ class _Video:
 
     def _look(self) -> None:
         """Find which segments are missing; with none, the join begins."""
-        frames = find_frames(self._store, self.plan, self.settings)
+        frames = find_frames(self._store, self.plan, self.settings, stop=self._stop)
         segments = frames.segments(self.settings.segment_seconds, self.plan.time_base)
         missing = checked_records(segments, frames, self._store)[1]
         self._missing = {segment.number: segment for segment in missing}

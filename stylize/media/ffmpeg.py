@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from stylize.errors import MediaError, OutputError, StylizeError, ToolError
+from stylize.media.pipe import GRACE
 
 __all__ = ["Ffmpeg", "FfmpegProcess", "command_line", "explain", "file_url", "find_ffmpeg", "open_media", "stem_for"]
 
@@ -210,7 +211,7 @@ class FfmpegProcess:
         """Wait for the end and return the exit code."""
         assert self._process is not None
         code = self._process.wait(timeout)
-        self._reader.join()
+        self._reader.join(GRACE)  # its pipe may be held open by a process that we know nothing of
         return code
 
     def kill(self) -> None:
@@ -218,8 +219,9 @@ class FfmpegProcess:
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.kill()
-            self._process.wait()
-            self._reader.join()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a process may hang in the kernel, on a dead disk
+                self._process.wait(GRACE)
+            self._reader.join(GRACE)
 
     @property
     def complaints(self) -> list[str]:

@@ -26,12 +26,13 @@ def job_header(plan: OutputPlan, settings: VideoSettings, transform_key: str) ->
 
     Raises InputError where the source cannot be read.
     """
+    suffix = f" {plan.image_suffix}" if plan.kind == "images" else ""  # a film's segments fit into any container
     return {
-        "version": 1,
+        "version": 2,
         "source": fingerprint(plan.info.path),
         "transform": transform_key,
         "settings": settings.key(),
-        "format": f"{plan.kind} {plan.target.suffix.lower()} {plan.encoder.arguments} {plan.encoder.pixel_format}",
+        "format": f"{plan.kind}{suffix} {plan.encoder.arguments} {plan.encoder.pixel_format}",
         "ffmpeg": find_ffmpeg().version,
     }
 
@@ -92,6 +93,7 @@ def finish_video(
         settings=settings,
         stop=stop,
         stage=stage,
+        damaged=any(record["errors"] for record in records),
     )
     sync_folder(plan.target.parent)
     report.split["join"] = time.perf_counter() - began

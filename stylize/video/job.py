@@ -15,14 +15,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from stylize.errors import InputError, MediaError, OutputError
+from stylize.errors import InputError, MediaError, OutputError, StylizeError
 from stylize.frame import Frame, FrameTransform
 from stylize.media.video.output import OutputPlan, plan_output
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.media.video.source import VideoSource
 from stylize.video.finish import finish_video, job_header
-from stylize.video.journal import Journal
+from stylize.video.journal import Journal, rendered
 from stylize.video.report import Progress, StoppedError, VideoReport
 from stylize.video.resume import checksum, open_at
 from stylize.video.segments import SegmentWriter, clear_parts, usable_records
@@ -73,6 +73,8 @@ def stylize_video(
     plan = plan_output(probe_video(source), target, settings)
     report.warnings += plan.notes
     work = work_folder(target)
+    if not settings.restart:
+        report.warnings += take_over(work, job_header(plan, settings, transform_key))
     try:
         with locked(work):
             job = _Job(plan, transform, settings, transform_key, work, report, progress, stop)
@@ -92,6 +94,36 @@ def stylize_video(
     fresh = report.frames_out - report.frames_resumed
     report.fps = fresh / report.seconds if report.seconds > 0 else 0.0
     return report
+
+
+@contextlib.contextmanager
+def _kept(work: Path, plan: OutputPlan) -> Iterator[None]:
+    """Where the rendered frames cannot be put together, say where they are and what uses them."""
+    try:
+        yield
+    except (MediaError, OutputError) as error:
+        other = " or with -o and another container" if plan.kind == "video" else ""
+        hint = f"all rendered frames are kept in {work}: run the same command again{other}, it goes on from them"
+        raise type(error)(f"{error}; {hint}") from error
+
+
+def take_over(work: Path, header: dict[str, Any]) -> list[str]:
+    """Give `work` the frames that another target in its folder could not be made of, and say so.
+
+    Only a job that rendered all of them, of the same source and in the same way (`header`), and delivered nothing.
+    """
+    if work.exists() and any(work.iterdir()):
+        return []
+    for journal in sorted(work.parent.glob(".*.stylize/journal.jsonl")):
+        other = journal.parent
+        target = work.parent / other.name.removeprefix(".").removesuffix(".stylize")
+        with contextlib.suppress(StylizeError, OSError):
+            if target.exists() or not rendered(journal, header):
+                continue
+            with locked(other):
+                other.rename(work)
+            return [f"the frames were rendered already, for {target.name}: used again"]
+    return []
 
 
 class _Job:
@@ -131,17 +163,18 @@ class _Job:
                 self._frames(journal, records)
             records = usable_records(journal, self.work)
             end = next(record for record in journal.records if "end" in record)
-            finish_video(
-                self.plan,
-                self.settings,
-                records,
-                retimed=end["retimed"],
-                resized=end["resized"],
-                work=self.work,
-                report=self.report,
-                stop=self.stop,
-                stage=lambda stage: self._enter(stage, end["end"]),
-            )
+            with _kept(self.work, self.plan):
+                finish_video(
+                    self.plan,
+                    self.settings,
+                    records,
+                    retimed=end["retimed"],
+                    resized=end["resized"],
+                    work=self.work,
+                    report=self.report,
+                    stop=self.stop,
+                    stage=lambda stage: self._enter(stage, end["end"]),
+                )
 
     def _enter(self, stage: str, done: int) -> None:
         if self.stop.is_set():
@@ -164,20 +197,22 @@ class _Job:
         clock = _Clock()
         checks: dict[int, int] = {}
         with contextlib.ExitStack() as stack:
-            source, frames = open_at(stack, self.plan.info, records=records, context=context, fps=self.settings.fps)
+            source, frames = open_at(
+                stack, self.plan.info, records=records, context=context, fps=self.settings.fps, halt=self.stop
+            )
             writer = stack.enter_context(self._writer(journal, segment_of, source))
             given = self._given(frames, checks, clock)
             for frame in self.transform(given, range(done, MANY)):
                 self._check(frame, done)
                 clock.pause()
-                writer.put(frame, checks.pop(frame.index, 0))
+                writer.put(frame, checks.pop(frame.index, 0), self.stop)
                 clock.go_on()
                 done += 1
                 for index in [index for index in checks if index < done]:
                     del checks[index]
                 self._tell(done)
             clock.pause()
-            writer.finish()
+            writer.finish(self.stop)
             if done == 0:
                 raise InputError(f"{self.plan.info.path}: no frame of its video can be decoded: is it damaged?")
             self._note_split(source, clock, writer)

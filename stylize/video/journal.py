@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from stylize.errors import OutputError, ResumeError
 
-__all__ = ["Journal", "sync_folder"]
+__all__ = ["Journal", "rendered", "sync_folder"]
 
 
 def sync_folder(folder: Path) -> None:
@@ -127,6 +127,15 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def rendered(path: Path, header: Mapping[str, Any]) -> bool:
+    """Whether the journal at `path` has this header and tells of a job whose frames are all done.
+
+    Raises OSError where it cannot be read.
+    """
+    found, records, _ = _parse(path.read_bytes())
+    return found == json.loads(json.dumps(header)) and any("end" in record for record in records)
 
 
 def _parse(content: bytes) -> tuple[dict[str, Any] | None, list[dict[str, Any]], list[int]]:

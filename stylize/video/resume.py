@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -32,6 +33,7 @@ def open_at(
     records: Sequence[dict[str, Any]],
     context: int,
     fps: Fraction | None,
+    halt: threading.Event | None = None,
 ) -> tuple[VideoSource, Iterator[Frame]]:
     """Open the source so that the first frame is `context` frames before the first one that is not done.
 
@@ -41,6 +43,7 @@ def open_at(
         records: the journal's segments, all frames before the first missing one.
         context: frames that the transform wants to see before it.
         fps: constant rate to convert to.
+        halt: see `VideoSource.halt`.
 
     Returns:
         The source and its frames, indices as in an uninterrupted run.
@@ -52,7 +55,7 @@ def open_at(
     times = [time * base for record in records for time in record["times"]]
     check = int(records[-1]["source"]) if records else None
     wanted = max(0, len(times) - max(1, context))
-    source, frames = open_behind(stack, info, first=len(times), times=times[wanted:], check=check, fps=fps)
+    source, frames = open_behind(stack, info, first=len(times), times=times[wanted:], check=check, fps=fps, halt=halt)
     first_given = max(0, len(times) - context)
     return source, itertools.dropwhile(lambda frame: frame.index < first_given, frames)
 
@@ -65,6 +68,7 @@ def open_behind(
     times: Sequence[Fraction],
     check: int | None,
     fps: Fraction | None,
+    halt: threading.Event | None = None,
 ) -> tuple[VideoSource, Iterator[Frame]]:
     """Open the source a few frames, whose times are known, before frame `first`.
 
@@ -75,6 +79,7 @@ def open_behind(
         times: presentation times of the frames that are to be given before it, seconds; none only for frame 0.
         check: `checksum` of the last of them; None where it is not known.
         fps: constant rate to convert to.
+        halt: see `VideoSource.halt`.
 
     Returns:
         The source and its frames, those before `first` included, indices counted over the whole source.
@@ -84,10 +89,12 @@ def open_behind(
     """
     if not times:
         source = stack.enter_context(VideoSource(info, fps=fps))
+        source.halt = halt
         return source, iter(source)
     wanted = first - len(times)
     with contextlib.ExitStack() as attempt:
         source = attempt.enter_context(VideoSource(info, fps=fps, start=times[0], first_index=wanted))
+        source.halt = halt
         frames = iter(source)
         head = _head(frames, times, check)
         if head is not None:
@@ -95,6 +102,7 @@ def open_behind(
     if head is None:
         _log.info("seeking did not land on the right frame of %s: decoding from its beginning", info.path)
         source = stack.enter_context(VideoSource(info, fps=fps))
+        source.halt = halt
         frames = itertools.dropwhile(lambda frame: frame.index < wanted, iter(source))
         head = _head(frames, times, check)
     if head is None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from stylize.errors import MediaError, OutputError
 from stylize.frame import Frame
+from stylize.media.pipe import GRACE
 from stylize.media.video.join import count_packets
 from stylize.media.video.sink import VideoSink, sync_file
 from stylize.video.journal import Journal, sync_folder
@@ -121,6 +122,9 @@ class SegmentWriter:
         self._failed: BaseException | None = None
         self._abort = threading.Event()
         self._finisher: threading.Thread | None = None
+        self._finishing: VideoSink | None = None
+        self._sinks: list[VideoSink] = []
+        """Encoders that run, at most the one that is finishing and the one that is being fed."""
         self.seconds = 0.0
         """Seconds that encoders were waited for."""
         self.written = 0
@@ -132,31 +136,42 @@ class SegmentWriter:
         self._thread.start()
         return self
 
-    def put(self, frame: Frame, source_check: int) -> None:
+    def put(self, frame: Frame, source_check: int, stop: threading.Event | None = None) -> None:
         """Queue a frame; `source_check` is the checksum of the source frame it came from.
 
         Raises:
             StylizeError: what went wrong with an earlier frame.
+            KeyboardInterrupt: `stop` is set while the encoder takes nothing.
         """
         while True:
             self._raise_failure()
             try:
                 self._queue.put((frame, source_check), timeout=0.2)
             except queue.Full:
+                if stop is not None and stop.is_set():
+                    raise KeyboardInterrupt from None
                 continue
             return
 
-    def finish(self) -> None:
-        """Wait until the last segment is on the disk.
+    def finish(self, stop: threading.Event | None = None) -> None:
+        """Wait until the last segment is on the disk; once `stop` is set, no longer than `GRACE`.
 
         Raises:
             StylizeError: what went wrong.
+            KeyboardInterrupt: `stop` is set and the encoder does not come to its end.
         """
+        told = False
+        left = GRACE
         while self._thread.is_alive():
-            with contextlib.suppress(queue.Full):
-                self._queue.put(None, timeout=0.2)
-                break
-        self._thread.join()
+            if not told:
+                with contextlib.suppress(queue.Full):
+                    self._queue.put(None, timeout=0.2)
+                    told = True
+            self._thread.join(0.2)
+            if stop is not None and stop.is_set():
+                left -= 0.2
+                if left <= 0:
+                    raise KeyboardInterrupt
         self._raise_failure()
 
     def _raise_failure(self) -> None:
@@ -166,9 +181,18 @@ class SegmentWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop; the segment that is being written is given up unless `finish` was called."""
+        """Stop; the segment that is being written is given up unless `finish` was called.
+
+        The one before, whose encoder is about to finish, is given `GRACE`.
+        """
         self._abort.set()
-        self._thread.join()
+        for sink in self._sinks[-1:]:
+            if sink is not self._finishing:
+                sink.cancel()
+        self._thread.join(GRACE)
+        for sink in list(self._sinks):
+            sink.cancel()
+        self._thread.join(GRACE)
 
     def _run(self) -> None:
         current: _Open | None = None
@@ -215,7 +239,10 @@ class SegmentWriter:
                 path.mkdir()
         except OSError as error:
             raise OutputError(f"{path} cannot be made ({error.strerror}): choose another target") from error
-        sink = stack.enter_context(self._make_sink(path))
+        sink = self._make_sink(path)
+        self._sinks.append(sink)
+        stack.callback(self._sinks.remove, sink)
+        stack.enter_context(sink)
         return _Open(number=number, path=path, sink=sink, first=first, times=[])
 
     def _settle(self) -> None:
@@ -235,6 +262,7 @@ class SegmentWriter:
                 self._failed = self._failed or error
 
         before = time.perf_counter()
+        self._finishing = segment.sink
         self._finisher = threading.Thread(target=run, name="video-segment", daemon=True)
         self._finisher.start()
         if self._images:

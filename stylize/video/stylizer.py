@@ -1,4 +1,4 @@
-"""A video's frames through the network: statistics over a window of time, then one picture after the other."""
+"""A video's frames through the network: conditions over a window of time, then one picture after the other."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from engine.spec import NormStatistics
+from engine.conditions import Conditions, mean_conditions
 from stylize.frame import NOTHING, Frame, Image
 from stylize.pipeline import Pipeline, Stylizing
-from stylize.video.temporal import CUT_CONTENT, SceneSignature, is_cut, mean_statistics, window_weights
+from stylize.video.temporal import CUT_CONTENT, SceneSignature, is_cut, window_weights
 
 __all__ = ["VideoStylizer"]
 
@@ -31,7 +31,7 @@ class _Seen:
     """Whether it shows the very picture of the frame before."""
     view: Image | None = None
     """What the probe is shown, where it may be asked for."""
-    statistics: NormStatistics | None = None
+    conditions: Conditions | None = None
 
 
 PROBE_EVERY = 2
@@ -48,7 +48,7 @@ REPEAT_RUN = 8
 class VideoStylizer:
     """`stylize.frame.FrameTransform` of a video: what `Stylizer.transform` returns.
 
-    The statistics of a frame are the weighted mean over the probed frames of its scene within
+    The conditions of a frame are the weighted mean over the probed frames of its scene within
     `radius`.  Which frames are probed depends on their index and on cuts alone.  A frame that repeats
     the one before takes over its result, up to `REPEAT_RUN` frames in a row.
     """
@@ -120,9 +120,9 @@ class VideoStylizer:
         assert seen.data is not None
         leader = self._leader(seen.frame.index)
         if self._last is None or self._last[0] != leader:
-            statistics = self._statistics(leader)
+            conditions = self._conditions(leader)
             started = time.perf_counter()
-            self._last = (leader, self.pipeline.begin(seen.data, statistics))
+            self._last = (leader, self.pipeline.begin(seen.data, conditions))
             self.seconds["render"] += time.perf_counter() - started
         seen.data = None
         return self._last[1]
@@ -140,14 +140,14 @@ class VideoStylizer:
             index -= 1
         return index
 
-    def _statistics(self, index: int) -> NormStatistics:
+    def _conditions(self, index: int) -> Conditions:
         """What a frame is rendered with."""
         window, first = self._window, self._window[0].frame.index
         scene = self._scene(index - first)
         near = [i for i in scene if abs(first + i - index) <= self._reach and self._is_probed(i, scene)]
         distance = np.array([first + i - index for i in near])
         parts = [self._probed(window[i]) for i in near]
-        return mean_statistics(parts, list(window_weights(distance, self._reach)))
+        return mean_conditions(parts, list(window_weights(distance, self._reach)))
 
     def _scene(self, at: int) -> range:
         """Places in the window that belong to the scene of place `at`."""
@@ -169,12 +169,12 @@ class VideoStylizer:
         starts_scene = at == scene.start and is_cut([s.change for s in self._window], at, CUT_REACH)
         return index % PROBE_EVERY == 0 or starts_scene
 
-    def _probed(self, seen: _Seen) -> NormStatistics:
-        """The frame's own statistics; taken at the first call."""
-        if seen.statistics is None:
+    def _probed(self, seen: _Seen) -> Conditions:
+        """The frame's own conditions; taken at the first call."""
+        if seen.conditions is None:
             assert seen.view is not None
             started = time.perf_counter()
             position = float(seen.frame.pts) / self.duration if self.duration else 0.0
-            seen.statistics, seen.view = self.pipeline.probe_view(seen.view, position), None
+            seen.conditions, seen.view = self.pipeline.probe_view(seen.view, position), None
             self.seconds["probe"] += time.perf_counter() - started
-        return seen.statistics
+        return seen.conditions

@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engine.spec import NormStatistics
 from stylize.frame import Image
 
-__all__ = ["CUT_CONTENT", "SceneSignature", "is_cut", "mean_statistics", "window_weights"]
+__all__ = ["CUT_CONTENT", "SceneSignature", "is_cut", "window_weights"]
 
 CUT_CONTENT = 27.0
 """Mean change of hue, saturation and value that can be a cut: the threshold of PySceneDetect's
@@ -64,16 +63,3 @@ def window_weights(distance: npt.NDArray[np.int64], radius: int) -> npt.NDArray[
     """Raised-cosine weight of frames at a distance in frames; zero beyond `radius`."""
     inside = np.abs(distance) <= radius
     return np.where(inside, 0.5 + 0.5 * np.cos(np.pi * distance / (radius + 1)), 0.0)
-
-
-def mean_statistics(parts: Sequence[NormStatistics], weights: Sequence[float]) -> NormStatistics:
-    """Weighted mean of scales and of shifts.
-
-    Both act linearly on a feature map, so this is the mean of what the frames' own statistics would
-    have made of it.
-    """
-    share = np.asarray(weights, np.float64)
-    share = share / share.sum()
-    scale = np.einsum("n,nc->c", share, np.stack([p.scale for p in parts]))
-    shift = np.einsum("n,nc->c", share, np.stack([p.shift for p in parts]))
-    return NormStatistics(scale=scale.astype(np.float32), shift=shift.astype(np.float32))

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the helper modules of this folder
 
-from engine_models import CONFIGS, make_model
+from engine_models import CONFIGS, LAYERS, make_model
 
 REQUIRE_GPU = os.environ.get("REQUIRE_GPU") == "1"
 
@@ -49,6 +49,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for kind in CONFIGS:
         make_model(root / kind, kind)
     return {kind: root / kind for kind in CONFIGS}
+
+
+@pytest.fixture(scope="session")
+def layered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model folder with random weights for every net with a layout."""
+    root = tmp_path_factory.mktemp("layered")
+    for kind in LAYERS:
+        make_model(root / kind, kind)
+    return {kind: root / kind for kind in LAYERS}
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.backends.base import BackendOptions, Tiles, check_tiles
+from engine.backends.base import BackendOptions, Tiles, check_tiles, check_view
+from engine.conditions import Conditions
 from engine.export import probe_graph, read_checkpoint, render_graph
-from engine.spec import F32, ModelSpec, NormStatistics
+from engine.spec import F32, ModelSpec
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -106,10 +107,13 @@ class OnnxBackend:
     def description(self) -> str:
         return "onnxruntime, fp32"
 
-    def probe(self, view: Tiles, look: F32) -> NormStatistics:
-        scale, shift = self._probe.run(None, {"view": check_tiles(self.spec, view), "look": look.reshape(1, -1)})
-        return NormStatistics(scale=scale[0], shift=shift[0])
+    def probe(self, view: Tiles, look: F32) -> Conditions:
+        view = check_view(self.spec, view)
+        if self.spec.has_layout:
+            return Conditions(vectors={}, maps={"layout": self._probe.run(None, {"view": view})[0][0]})
+        scale, shift = self._probe.run(None, {"view": view, "look": look.reshape(1, -1)})
+        return Conditions.of_norm(scale=scale[0], shift=shift[0])
 
-    def render(self, tiles: Tiles, statistics: NormStatistics) -> Tiles:
-        vectors = {"scale": statistics.scale.reshape(1, -1), "shift": statistics.shift.reshape(1, -1)}
-        return np.asarray(self._render.run(None, {"tiles": check_tiles(self.spec, tiles), **vectors})[0])
+    def render(self, tiles: Tiles, conditions: Conditions) -> Tiles:
+        given = conditions.feeds(len(tiles))
+        return np.asarray(self._render.run(None, {"tiles": check_tiles(self.spec, tiles), **given})[0])

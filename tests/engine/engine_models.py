@@ -23,9 +23,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 LOOKS = ["auto", "dusk"]
 
+LAYERS: dict[str, dict[str, Any]] = {
+    "layers": {"trunk": "efficientnet-lite0", "head": 8, "ngf": 16, "n_blocks": 1, "pool": 1, "stride": 4},
+    "layers-fast": {"trunk": "efficientnet-lite0", "head": 8, "ngf": 16, "n_blocks": 1, "pool": 2, "stride": 4},
+    "layers-fine": {"trunk": "efficientnet-lite0", "head": 8, "ngf": 8, "n_blocks": 1, "pool": 1, "stride": 2},
+}
+"""Small nets of the architecture that has a layout; their looks are palettes."""
+
 
 def config(kind: str) -> dict[str, Any]:
     """Generator config of a small net of every architecture."""
+    if kind in LAYERS:
+        return {"architecture": "layers", **LAYERS[kind], "looks": ["dusk", "day"]}
     return {**CONFIGS[kind], "looks": LOOKS}
 
 
@@ -65,6 +74,24 @@ def random_weights(
     return weights
 
 
+def random_layers(values: Mapping[str, Any], *, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
+    """Parameters of a net of `LAYERS`: He-scaled convolutions, of which those in front of a sum are quiet.
+
+    A trained net's fields are as smooth as these, which are near the planes that they are residuals on.
+    """
+    rng = np.random.default_rng(seed)
+    quiet = (".project", ".conv2", "fields.leave")
+    weights = {}
+    for name, shape in Program.of(values).parameters(len(values["looks"])).items():
+        prefix, _, part = name.rpartition(".")
+        if part == "weight":
+            size = np.sqrt(2 / np.prod(shape[1:])) * (0.1 if prefix.endswith(quiet) else 1.0)
+            weights[name] = rng.normal(0, size, shape).astype(np.float32)
+        else:
+            weights[name] = rng.normal(0, 0.1, shape).astype(np.float32)
+    return weights
+
+
 def save_checkpoint(path: Path, values: Mapping[str, Any], weights: Mapping[str, npt.NDArray[Any]]) -> Path:
     """A safetensors file as train-generator writes it."""
     from safetensors.numpy import save_file
@@ -79,9 +106,11 @@ def make_model(
     """A model folder with a random generator."""
     values = config(kind)
     folder.mkdir(parents=True, exist_ok=True)
-    path = save_checkpoint(
-        folder / "checkpoint", values, random_weights(values, seed=seed, gain=gain, amplitude=amplitude)
-    )
+    if kind in LAYERS:
+        weights = random_layers(values, seed=seed)
+    else:
+        weights = random_weights(values, seed=seed, gain=gain, amplitude=amplitude)
+    path = save_checkpoint(folder / "checkpoint", values, weights)
     spec = export_model(path, folder)
     path.unlink()
     return spec

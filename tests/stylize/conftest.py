@@ -17,6 +17,14 @@ def skip_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def layered_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random generator of the architecture `layers`, with the looks dusk and day."""
+    folder = tmp_path_factory.mktemp("model") / "layers"
+    make_model(folder, "layers", seed=3)
+    return folder
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(11)

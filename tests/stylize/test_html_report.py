@@ -122,6 +122,34 @@ def test_one_report_for_several_videos_goes_where_all_are():
     assert report_path([Path("/x/a/1.mp4"), Path("/x/b/2.mp4")]) == Path("/x/report.html")
 
 
+@pytest.mark.parametrize("command", ["folder", "video", "videos"])
+def test_a_page_of_the_users_own_stays(tmp_path, monkeypatch, capsys, skip_model, landscape, command):
+    """And nothing is rendered before that is said; a report of ours is replaced by the next."""
+    program = Program(monkeypatch, capsys)
+    films = [make_clip(tmp_path / f"{name}.mp4", frames=3) for name in "ab"]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    cv2.imwrite(str(photos / "a.png"), landscape[:64, :96])
+    out = tmp_path / "out"
+    out.mkdir()
+    given, page = {
+        "folder": (("folder", photos, "-o", out), out / "report.html"),
+        "video": (("video", films[0], "-o", out / "a.mp4"), out / "a.report.html"),
+        "videos": (("video", *films, "-o", out), out / "report.html"),
+    }[command]
+    given = (*given, "--model", skip_model, "--report")
+    page.write_text("<html>my own</html>")
+    done = program(*given, expect=1)
+    assert page.name in done.err and "--overwrite" in done.err and done.err.count("\n") == 1
+    assert page.read_text() == "<html>my own</html>"
+    assert list(out.iterdir()) == [page]
+    program(*given, "--overwrite")
+    assert Page(page.read_text(encoding="utf-8")).all("table")
+    if command == "folder":
+        program(*given)  # nothing left to do, and a new page
+    assert Page(page.read_text(encoding="utf-8")).all("table")
+
+
 def test_folder_and_video_write_one(tmp_path, monkeypatch, capsys, skip_model, landscape):
     program = Program(monkeypatch, capsys)
     photos = tmp_path / "photos"

@@ -103,6 +103,16 @@ def test_a_sheet_of_a_video(program, three_scenes, skip_model, tmp_path):
     assert "--overwrite" in program("preview", three_scenes, "-o", "sheet.png", expect=1).err
 
 
+def test_what_the_user_wrote_beside_the_sheet_stays(program, skip_model, landscape):
+    cv2.imwrite("a.png", landscape[:, :, ::-1])
+    Path("trip.txt").write_text("day 1: rain")
+    done = program("preview", "a.png", "--model", skip_model, "-o", "trip.png", expect=1)
+    assert "trip.txt" in done.err and "--overwrite" in done.err and done.err.count("\n") == 1
+    assert Path("trip.txt").read_text() == "day 1: rain" and not Path("trip.png").exists()
+    program("preview", "a.png", "--model", skip_model, "-o", "trip.png", "--overwrite")
+    assert "stylize image" in Path("trip.txt").read_text()
+
+
 def test_a_cell_is_what_its_command_gives(program, skip_model, landscape):
     cv2.imwrite("a.png", landscape[:, :, ::-1])
     options = ["--strengths", "0.5,1", "--details", "0.05,1", "--look", "dusk", "--keep-color", "0.3"]

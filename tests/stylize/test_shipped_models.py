@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from engine.conditions import mean_conditions
 from engine.metrics import psnr
 from engine.model_store import find_model, shipped_models
 from engine.spec import ModelSpec
 from stylize import Stylizer
-from stylize.video.temporal import mean_statistics
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -122,7 +122,7 @@ def test_smooth_light_stays_smooth(name):
 def test_statistics_of_two_frames_mix(name, scene):
     with Stylizer(model=name) as stylizer:
         a, b = stylizer.probe(scene), stylizer.probe(scene[::-1].copy())
-        middle = stylizer.render(scene, mean_statistics([a, b], [1, 1])).astype(float)
+        middle = stylizer.render(scene, mean_conditions([a, b], [1, 1])).astype(float)
         ends = [stylizer.render(scene, s).astype(float) for s in (a, b)]
     assert np.abs(middle - (ends[0] + ends[1]) / 2).mean() < 6
 

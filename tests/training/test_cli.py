@@ -3,6 +3,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,10 +189,57 @@ def test_export_writes_a_generator_of_some_looks(data, tmp_path):
     assert part.config.looks == ("dusk",)
     x = torch.rand(1, 3, 16, 16)
     assert torch.equal(part(x), whole(x, torch.tensor([[0.0, 1.0]])))
-    assert run("export", folder, "--out", out, "--last").exit_code == 0
+    before = out.read_bytes()
+    assert "--overwrite" in fails(run("export", folder, "--out", out, "--last"))
+    assert out.read_bytes() == before
+    assert run("export", folder, "--out", out, "--last", "--overwrite").exit_code == 0
     assert not torch.equal(load_generator(out)(x), whole(x))
-    assert run("export", folder / "generator.safetensors", "--out", out).exit_code == 0
+    assert run("export", folder / "generator.safetensors", "--out", out, "--overwrite").exit_code == 0
     assert torch.equal(load_generator(out)(x), whole(x))
-    assert "no look 'fog'" in fails(run("export", folder, "--out", out, "--looks", "fog"))
-    assert "averaged weights alone" in fails(run("export", folder / "generator.safetensors", "--out", out, "--last"))
-    assert "no checkpoint" in fails(run("export", tmp_path, "--out", out))
+    new = tmp_path / "new.safetensors"
+    assert "no look 'fog'" in fails(run("export", folder, "--out", new, "--looks", "fog"))
+    assert "averaged weights alone" in fails(run("export", folder / "generator.safetensors", "--out", new, "--last"))
+    assert "no checkpoint" in fails(run("export", tmp_path, "--out", new))
+    assert not new.exists()
+
+
+def test_the_recipe_of_the_readme_works_as_written(folders, tmp_path, monkeypatch):
+    """Train, export, stylize: the lines of README.md, the first with settings that make it short."""
+    from stylize.cli import stylize
+
+    pytest.importorskip("openvino")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"## Train on your own photos and art\n\n```sh\n(.*?)```", readme, re.DOTALL)
+    train, export, use = (shlex.split(line) for line in recipe.splitlines()[1:])
+    assert (train[0], export[:2], use[0]) == ("train-generator", ["train-generator", "export"], "stylize")
+    monkeypatch.chdir(tmp_path)
+    for source, name in zip(folders, ("photos", "art"), strict=True):
+        shutil.copytree(source, tmp_path / name)
+    assert run(*train[1:], *TINY).exit_code == 0
+    result = run(*export[1:])
+    assert result.exit_code == 0, result.output
+    result = CliRunner().invoke(stylize, use[1:])
+    assert result.exit_code == 0, result.output
+    made = sorted(path.name for path in (tmp_path / "photos" / "stylized").glob("*.png"))
+    assert made == [f"p{number}.png" for number in range(4)]
+    from PIL import Image
+
+    with Image.open(tmp_path / "photos" / "stylized" / "p0.png") as picture:
+        assert picture.size == (80, 64)
+
+
+def test_a_model_folder_replaces_nothing_unasked(data, tmp_path):
+    assert run(*data).exit_code == 0
+    folder, out = tmp_path / "runs" / "00000", tmp_path / "look"
+    assert run("export", folder, "--out", out).exit_code == 0
+    before = (out / "spec.json").read_bytes()
+    assert "--overwrite" in fails(run("export", folder, "--out", out, "--looks", "dusk"))
+    assert (out / "spec.json").read_bytes() == before
+    assert run("export", folder, "--out", out, "--looks", "dusk", "--overwrite").exit_code == 0
+    assert json.loads((out / "spec.json").read_text())["looks"] == ["dusk"]
+    other = tmp_path / "holiday"
+    other.mkdir()
+    (other / "diary.txt").write_text("day 1")
+    assert "something else" in fails(run("export", folder, "--out", other, "--overwrite"))
+    assert (other / "diary.txt").read_text() == "day 1"
+    assert not list(tmp_path.glob(".export-*"))

@@ -22,6 +22,7 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from training.errors import CheckpointError
+from training.generator.config import LayersConfig
 from training.generator.networks import GeneratorConfig, LightGenerator, ResnetGenerator, build_generator
 
 __all__ = ["MANIFEST", "find_state", "load_generator", "load_state", "save_generator", "save_state"]
@@ -88,7 +89,9 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def save_generator(path: Path, weights: dict[str, Tensor], config: GeneratorConfig, **facts: Any) -> None:
+def save_generator(
+    path: Path, weights: dict[str, Tensor], config: GeneratorConfig | LayersConfig, **facts: Any
+) -> None:
     """Write generator weights as safetensors; its metadata holds the config and `facts`."""
     metadata = {"format": FORMAT, "config": json.dumps(config.to_dict())}
     metadata.update({k: json.dumps(v) for k, v in facts.items()})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from training.errors import CheckpointError
 from training.generator.checkpoint import find_state, load_generator, load_state, save_generator
 from training.generator.config import GeneratorConfig
 
-__all__ = ["export_generator", "select_looks"]
+__all__ = ["export_generator", "export_model_folder", "select_looks"]
 
 
 def export_generator(source: Path, out: Path, *, average: bool = True, looks: Sequence[str] = ()) -> GeneratorConfig:
@@ -45,6 +47,36 @@ def export_generator(source: Path, out: Path, *, average: bool = True, looks: Se
     if looks:
         config, weights = select_looks(config, weights, looks)
     save_generator(out, weights, config, **facts)
+    return config
+
+
+def export_model_folder(source: Path, out: Path, *, average: bool = True, looks: Sequence[str] = ()) -> GeneratorConfig:
+    """Make the folder that ``stylize --model`` takes; it appears whole or not at all, in place of what was there.
+
+    Args and Returns: as of `export_generator`, but for `out`, the folder.
+
+    Raises:
+        CheckpointError: as there, `out` is another kind of folder, or its weights do not fit into a model.
+    """
+    from engine.errors import EngineError
+    from engine.export import export_model
+
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "spec.json").is_file()):
+        raise CheckpointError(f"{out} is something else than a model folder: choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as work:
+            weights = Path(work) / "generator.safetensors"
+            config = export_generator(source, weights, average=average, looks=looks)
+            model = Path(work) / "model"
+            export_model(weights, model, name=out.resolve().name)
+            if out.exists():
+                shutil.rmtree(out)
+            model.rename(out)
+    except EngineError as error:
+        raise CheckpointError(str(error)) from error
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be written ({error.strerror}): choose another --out") from error
     return config
 
 

@@ -35,6 +35,11 @@ def decode_filters(info: VideoInfo, *, fps: Fraction | None = None) -> str:
         chain.append(f"fps={fps.numerator}/{fps.denominator}")
     color = info.color
     size = f"w={info.width}:h={info.height}"
+    across, down = _covered(info.pixel_format)
+    if info.width % across or info.height % down:
+        signal = "full" if color.full_range else "limited"
+        chain.append(f"scale=in_range={signal}:out_range={signal}:flags=bicubic+accurate_rnd+full_chroma_inp")
+        chain.append(f"format={_with_whole_chroma(info.pixel_format)}")
     if color.matrix == "gbr":  # swscale picks planes of any packed or paletted RGB; nothing is computed
         chain.append("format=gbrp16" if _deep(info.pixel_format) else "format=gbrp")
         if color.transfer is None:
@@ -56,14 +61,37 @@ def decode_filters(info: VideoInfo, *, fps: Fraction | None = None) -> str:
     return ",".join([*chain, "format=gbrp"])
 
 
+def _covered(pixel_format: str) -> tuple[int, int]:
+    """Columns and rows that a chroma sample covers; zimg takes no picture that has only a part of them."""
+    import av
+
+    layout = av.VideoFormat(pixel_format, 64, 64)
+    return 64 // (layout.chroma_width(64) or 64), 64 // (layout.chroma_height(64) or 64)
+
+
+def _with_whole_chroma(pixel_format: str) -> str:
+    """The planar 4:4:4 format of the same depth."""
+    import av
+
+    bits = av.VideoFormat(pixel_format, 64, 64).components[0].bits
+    return "yuv444p" if bits == 8 else f"yuv444p{bits}le"
+
+
 def _deep(pixel_format: str) -> bool:
     return any(depth in pixel_format for depth in ("48", "64", "p9", "p10", "p12", "p14", "p16", "x2", "f16", "f32"))
 
 
-def encode_filters(pixel_format: str, sample_aspect_ratio: Fraction) -> str:
-    """The chain from RGB to `pixel_format`: BT.709, limited range unless it is RGB itself."""
+def encode_filters(pixel_format: str, sample_aspect_ratio: Fraction, size: tuple[int, int]) -> str:
+    """The chain from RGB of `size` (width, height) to `pixel_format`: BT.709, limited range unless it is RGB itself."""
     aspect = f"setsar={sample_aspect_ratio.numerator}/{sample_aspect_ratio.denominator}"
     if pixel_format.startswith(("gbr", "rgb", "bgr", "pal")):
         return f"format={pixel_format},{aspect}"
     matrix = "zscale=min=gbr:rin=full:pin=bt709:tin=bt709:m=bt709:r=limited:p=bt709:t=bt709"
-    return f"format=gbrp,{matrix},format={pixel_format},{aspect}"
+    width, height = size
+    across, down = _covered(pixel_format)
+    right, bottom = -width % across, -height % down
+    if not right and not bottom:
+        return f"format=gbrp,{matrix},format={pixel_format},{aspect}"
+    border = f"pad={width + right}:{height + bottom},fillborders=right={right}:bottom={bottom}:mode=smear"
+    crop = f"crop={width}:{height}:0:0:exact=1"
+    return f"format=gbrp,{border},{matrix},format={pixel_format},{crop},{aspect}"

@@ -8,6 +8,7 @@ that the encoder's reordering needs.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,11 @@ from typing import Any
 
 from stylize.errors import MediaError, StylizeError
 from stylize.media.ffmpeg import FfmpegProcess, command_line, explain, file_url, open_media
+from stylize.media.pipe import GRACE, PipeWriter
 from stylize.media.video.codecs import Encoder
 from stylize.media.video.probe import VideoInfo
 from stylize.media.video.sink import sync_file, timescale
-from stylize.media.video.source import widen_pipe
+from stylize.media.video.source import clock_options, read_all, widen_pipe
 from stylize.media.video.streams import MUXERS, StreamPlan, stream_arguments
 
 __all__ = ["SegmentFeed", "count_packets", "feed_container", "join_segments", "last_duration"]
@@ -57,13 +59,13 @@ def _packet_ranks(segments: Sequence[Path]) -> list[list[int]]:
 def _decoding_times(pts: Sequence[int], ranks: Sequence[Sequence[int]]) -> list[int]:
     """Decoding time of every packet in decoding order: increasing, and never after its presentation."""
     delay = max((position - rank for segment in ranks for position, rank in enumerate(segment)), default=0)
-    step = max(1, (pts[-1] - pts[0]) // max(1, len(pts) - 1))
+    step = min((after - before for before, after in itertools.pairwise(pts)), default=1)  # a pause must not widen it
     early = [pts[0] - (delay - position) * step for position in range(delay)]
     return [*early, *pts[: len(pts) - delay]] if delay < len(pts) else early[: len(pts)]
 
 
 class SegmentFeed:
-    """A pipe from which ffmpeg reads the joined video; a thread writes it.  A context manager.
+    """A pipe from which ffmpeg reads the joined video; a thread writes it once ffmpeg runs.  A context manager.
 
     It is fragmented MP4 or MOV, because that has exact decoding times and durations in it.  (NUT has neither:
     its reader guesses them, and then ffmpeg moves presentation times to fit the guess.)
@@ -92,7 +94,7 @@ class SegmentFeed:
         """Seconds that all times in the pipe are later than they should be: its first decoding time is always 0."""
 
     def __enter__(self) -> SegmentFeed:
-        """Read the segments' order and start the thread.
+        """Read the segments' order and make the pipe; the thread starts in `wait`, when somebody reads.
 
         Raises:
             MediaError: the segments do not hold as many frames as there are times.
@@ -106,10 +108,8 @@ class SegmentFeed:
         self.shift = early * self._time_base
         self.pipe, write = os.pipe()
         widen_pipe(write)
-        self._thread = threading.Thread(
-            target=self._run, args=(write, ranks, dts, early), name="video-join", daemon=True
-        )
-        self._thread.start()
+        self._writer = PipeWriter(write)
+        self._thread = threading.Thread(target=self._run, args=(ranks, dts, early), name="video-join", daemon=True)
         return self
 
     def release(self) -> None:
@@ -119,7 +119,7 @@ class SegmentFeed:
             self.pipe = -1
 
     def wait(self, process: FfmpegProcess, stop: threading.Event | None) -> int:
-        """Wait for the ffmpeg that reads and return its exit code; end it if the feed fails or `stop` is set.
+        """Feed the ffmpeg that reads, wait for it and return its exit code; give up if the feed fails or at `stop`.
 
         Raises:
             KeyboardInterrupt: `stop` was set.
@@ -128,6 +128,7 @@ class SegmentFeed:
         import subprocess
 
         self.release()
+        self._thread.start()
         while True:
             try:
                 code = process.wait(0.1)
@@ -148,21 +149,25 @@ class SegmentFeed:
     ) -> None:
         """End the thread."""
         self.release()
-        self._thread.join()
+        self._writer.cancel()
+        if self._thread.ident is None:  # ffmpeg did not start
+            self._writer.shut()
+        else:
+            self._thread.join(GRACE)
 
-    def _run(self, write: int, ranks: list[list[int]], dts: list[int], early: int) -> None:
+    def _run(self, ranks: list[list[int]], dts: list[int], early: int) -> None:
         import av
 
         try:
-            self._write(write, ranks, dts, early)
+            self._write(ranks, dts, early)
         except (av.error.BrokenPipeError, BrokenPipeError):
             pass
         except Exception as error:
             self.error = error
         finally:
-            os.close(write)
+            self._writer.shut()
 
-    def _write(self, write: int, ranks: list[list[int]], dts: list[int], early: int) -> None:
+    def _write(self, ranks: list[list[int]], dts: list[int], early: int) -> None:
         import av
 
         options = {
@@ -175,7 +180,7 @@ class SegmentFeed:
             out: Any = None
             for packet, stream, place, rank in self._packets(ranks):
                 if pipe is None:
-                    pipe = stack.enter_context(av.open(f"pipe:{write}", "w", format=self._container, options=options))
+                    pipe = stack.enter_context(av.open(self._writer, "w", format=self._container, options=options))
                     out = pipe.add_stream_from_template(stream, opaque=True)
                     out.time_base = self._time_base
                 packet.stream = out
@@ -184,6 +189,8 @@ class SegmentFeed:
                 packet.dts = dts[place] + early
                 packet.duration = dts[place + 1] - dts[place] if place + 1 < len(dts) else self._last
                 pipe.mux(packet)
+                self._writer.drain()
+        self._writer.drain()  # what closing the container wrote
 
     def _packets(self, ranks: list[list[int]]) -> Iterator[tuple[Any, Any, int, int]]:
         """Packets with their stream, place in decoding order and place in presentation order."""
@@ -202,8 +209,8 @@ class SegmentFeed:
 
 
 def _container_options(muxer: str, encoder: Encoder, time_base: Fraction, kept: Sequence[StreamPlan]) -> list[str]:
-    if muxer not in {"mp4", "mov"}:
-        return []
+    if muxer not in {"mp4", "mov"}:  # sound may begin before 0 (Vorbis in Ogg); the rest is not to move for it
+        return ["-avoid_negative_ts", "disabled"]
     # free-form tags and a cover exclude each other in ffmpeg's MP4 and MOV
     cover = any(plan.stream.picture for plan in kept)
     flags = "+faststart" if cover else "+faststart+use_metadata_tags"
@@ -250,6 +257,7 @@ def join_segments(
     with feed:
         command = _join_command(feed, target, info, kept, muxer)
         command[-1:-1] = [*_container_options(muxer, encoder, time_base, kept), *_tags(info)]
+        command += read_all(1) if info.jumps else []
         with FfmpegProcess(command, stdin=feed.pipe) as process:
             code = feed.wait(process, stop)
     if code != 0:
@@ -263,12 +271,14 @@ def _join_command(
 ) -> list[str]:
     import ffmpeg
 
-    video = ffmpeg.input("pipe:0", format="mov")
-    source = ffmpeg.input(file_url(info.path), **({"itsoffset": f"{float(-info.origin):.6f}"} if info.origin else {}))
+    kept_times = {"seek_timestamp": 1} if info.jumps else {}
+    video = ffmpeg.input("pipe:0", format="mov", **kept_times)
+    shift = {"itsoffset": f"{float(-info.origin):.6f}"} if info.origin else {}
+    source = ffmpeg.input(file_url(info.path), **shift, **kept_times)
     stream = ffmpeg.output(
         video["v:0"], source, file_url(target), format=muxer, **{"c:v:0": "copy", "map_metadata": 1, "map_chapters": 1}
     )
-    command = command_line(stream, before=["-copyts"])
+    command = command_line(stream, before=clock_options(info))
     where = command.index("1", command.index("-map") + 2)  # the bare "-map 1" of the second input gives way
     command[where - 1 : where + 1] = stream_arguments(kept, source=1, muxer=muxer)
     late = f"round({feed.shift.numerator}/{feed.shift.denominator}/TB)"

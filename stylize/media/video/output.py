@@ -19,7 +19,7 @@ from stylize.media.video.probe import VideoInfo
 from stylize.media.video.settings import VideoSettings, default_codec, output_kind
 from stylize.media.video.sink import VideoSink, sync_file
 from stylize.media.video.streams import StreamPlan, plan_streams
-from stylize.media.video.verify import verify_video
+from stylize.media.video.verify import verify_length, verify_video
 
 __all__ = ["OutputPlan", "deliver", "image_names", "plan_output"]
 
@@ -96,6 +96,10 @@ def plan_output(info: VideoInfo, target: Path, settings: VideoSettings) -> Outpu
     if info.color.guessed:
         name = "BT.601" if info.color.matrix == "smpte170m" else info.color.matrix.upper().replace("BT", "BT.")
         notes.append(f"the source does not tell its colours: read as {name}, {info.height} lines high")
+    if info.jumps:
+        places = "in one place" if len(info.jumps) == 1 else f"in {len(info.jumps)} places"
+        leaps = ", ".join(f"{float(jump):+.3f} s" for jump in info.jumps[:4])
+        notes.append(f"the source's clock jumps {places} ({leaps}): taken out, pictures and sound alike")
     if info.interlaced:
         notes.append("the source is interlaced: deinterlaced, one frame per frame")
     return OutputPlan(
@@ -143,6 +147,7 @@ def deliver(
     settings: VideoSettings,
     stop: threading.Event | None,
     stage: Callable[[str], None],
+    damaged: bool = False,
 ) -> list[str]:
     """Make the target out of finished segments, complete or not at all.
 
@@ -154,6 +159,7 @@ def deliver(
         settings: the job's settings.
         stop: ends the work early when set (KeyboardInterrupt).
         stage: told what is being done: "join", "verify".
+        damaged: not all of the source could be decoded, so the result may be shorter.
 
     Returns:
         Complaints about the source's other streams.
@@ -184,7 +190,9 @@ def deliver(
         stage("verify")
         times = [tick * plan.time_base for tick in ticks]
         size = (plan.info.width, plan.info.height)
-        verify_video(part, times=times, size=size, plans=plan.streams, decode=settings.verify)
+        verify_video(part, times=times, size=size, plans=plan.streams, decode=settings.verify, stop=stop)
+        if settings.verify and not damaged:
+            verify_length(plan.info, times)
     if plan.target.exists() and not settings.overwrite:
         raise OutputError(f"{plan.target} has appeared meanwhile: choose another name, or --overwrite to replace it")
     try:

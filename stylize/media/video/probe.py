@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from stylize.errors import InputError
 from stylize.media.ffmpeg import open_media
 from stylize.media.formats import READ_SUFFIXES
+from stylize.media.video.clock import MAY_JUMP, read_clock
 
 __all__ = ["ColorInfo", "StreamInfo", "VideoInfo", "probe_video"]
 
@@ -110,6 +111,8 @@ class VideoInfo:
     """Number of chapters."""
     metadata: dict[str, str]
     """Global tags."""
+    jumps: tuple[Fraction, ...] = ()
+    """Seconds by which the container's clock jumps, place by place; ffmpeg takes them out (see `video_clock`)."""
 
     @property
     def dynamic_range(self) -> str:
@@ -170,7 +173,7 @@ def probe_video(path: Path) -> VideoInfo:
                 container = stack.enter_context(open_media(path))
             except (av.error.FFmpegError, ValueError) as error:
                 raise InputError(_cannot_open(path, error)) from error
-            return _describe(path, container)
+            return _without_jumps(_describe(path, container), container)
     except PermissionError as error:
         raise InputError(f"{path} may not be read: check its permissions") from error
     except (av.error.FFmpegError, OSError, ValueError, OverflowError, ZeroDivisionError) as error:
@@ -255,6 +258,23 @@ def _describe(path: Path, container: Any) -> VideoInfo:
         has_alpha=_has_alpha(stream, name),
         chapters=len(container.chapters()),
         metadata={str(key): str(value) for key, value in container.metadata.items()},
+    )
+
+
+def _without_jumps(info: VideoInfo, container: Any) -> VideoInfo:
+    """`info` with start, length and number of frames as they are once the jumps of the clock are taken out."""
+    if not int(container.format.flags) & MAY_JUMP:
+        return info
+    clock = read_clock(info.path, info.stream.index)
+    if not clock.jumps or clock.origin is None or clock.start is None or clock.length is None:
+        return info
+    return replace(
+        info,
+        start=clock.start,
+        origin=clock.origin // info.time_base * info.time_base,
+        duration=clock.length + (1 / info.rate if info.rate else 0),
+        frames=clock.frames,
+        jumps=tuple(clock.jumps),
     )
 
 

@@ -15,11 +15,15 @@ from typing import Any
 from stylize.errors import OutputError
 from stylize.frame import Frame
 from stylize.media.ffmpeg import FfmpegProcess, command_line, explain, file_url
+from stylize.media.pipe import GRACE, PipeWriter
 from stylize.media.video.codecs import Encoder
 from stylize.media.video.color import encode_filters
 from stylize.media.video.source import widen_pipe
 
 __all__ = ["VideoSink", "sync_file", "timescale"]
+
+PIPE_BUFFER = 1 << 20
+"""Bytes that PyAV hands over at once."""
 
 HIGHEST_TIMESCALE = 1_000_000
 """Ticks a second of an MP4 or MOV track at the most; finer clocks are rounded to microseconds."""
@@ -75,7 +79,7 @@ class VideoSink:
         self._process: FfmpegProcess | None = None
         self._pipe: Any = None
         self._stream: Any = None
-        self._write_end = -1
+        self._writer: PipeWriter | None = None
 
     def __enter__(self) -> VideoSink:
         """Start the encoder.
@@ -87,14 +91,15 @@ class VideoSink:
 
         with contextlib.ExitStack() as stack:
             read, write = os.pipe()
-            self._write_end = write
-            stack.callback(self._close_write_end)
+            self._writer = PipeWriter(write)
+            stack.callback(self._writer.shut)
             try:
                 widen_pipe(write)
                 self._process = stack.enter_context(FfmpegProcess(self._command(), stdin=read))
             finally:
                 os.close(read)
-            self._pipe = av.open(f"pipe:{write}", "w", format="nut", options={"flush_packets": "0"})
+            options = {"flush_packets": "0"}
+            self._pipe = av.open(self._writer, "w", format="nut", options=options, buffer_size=PIPE_BUFFER)
             stack.callback(self._abandon)
             stream = self._pipe.add_stream("rawvideo", rate=self._rate)
             stream.width, stream.height = self._size
@@ -114,7 +119,7 @@ class VideoSink:
             format=self._container,
             fps_mode="passthrough",
             enc_time_base="demux",
-            vf=encode_filters(self._encoder.pixel_format, self._aspect),
+            vf=encode_filters(self._encoder.pixel_format, self._aspect, self._size),
             pix_fmt=self._encoder.pixel_format,
             map_metadata=-1,
         )
@@ -135,25 +140,29 @@ class VideoSink:
         height, width = frame.data.shape[:2]
         if (width, height) != self._size:
             raise ValueError(f"frames are {self._size[0]}x{self._size[1]} here, got {width}x{height}")
+        assert self._writer is not None
         packet = av.Packet(frame.data.tobytes())
         packet.stream = self._stream
         packet.time_base = self._time_base
         packet.pts = packet.dts = int(frame.pts / self._time_base)
         try:
             self._pipe.mux(packet)
+            self._writer.drain()
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure() from error
+
+    def cancel(self) -> None:
+        """Give the file up: a `write` or an end that waits for the encoder fails.  From any thread."""
+        if self._writer is not None:
+            self._writer.cancel()
+        if self._process is not None:
+            self._process.kill()
 
     def _failure(self) -> Exception:
         assert self._process is not None
         with contextlib.suppress(Exception):
-            self._process.wait(10)
+            self._process.wait(GRACE)
         return explain(self._process.complaints, "encoding failed")
-
-    def _close_write_end(self) -> None:
-        descriptor, self._write_end = self._write_end, -1
-        if descriptor >= 0:
-            os.close(descriptor)
 
     def _abandon(self) -> None:
         """Close the pipe's writer; the encoder is gone or about to be killed, so nothing it says matters."""
@@ -182,12 +191,14 @@ class VideoSink:
         import av
 
         assert self._process is not None
+        assert self._writer is not None
         pipe, self._pipe = self._pipe, None
         try:
             pipe.close()
+            self._writer.drain()
         except (av.error.FFmpegError, OSError) as problem:
             raise self._failure() from problem
-        self._close_write_end()
+        self._writer.shut()
         if self._process.wait() != 0:
             raise explain(self._process.complaints, "encoding failed")
         if self._container != "image2":

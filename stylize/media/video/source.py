@@ -22,10 +22,11 @@ import numpy as np
 from stylize.errors import MediaError
 from stylize.frame import Frame
 from stylize.media.ffmpeg import FfmpegProcess, command_line, explain, file_url
+from stylize.media.pipe import GRACE
 from stylize.media.video.color import decode_filters
 from stylize.media.video.probe import VideoInfo
 
-__all__ = ["VideoSource", "widen_pipe"]
+__all__ = ["VideoSource", "clock_options", "read_all", "widen_pipe"]
 
 QUEUE_BYTES = 48 << 20
 """About so much is decoded ahead: seven frames of 1080p; at least two frames."""
@@ -41,6 +42,21 @@ def widen_pipe(descriptor: int) -> None:
         fcntl.fcntl(descriptor, getattr(fcntl, "F_SETPIPE_SZ", 1031), 1 << 20)
     except (ImportError, OSError):
         return
+
+
+def clock_options(info: VideoInfo) -> list[str]:
+    """Global options of an ffmpeg that reads `info`: times as they are, or without the clock's jumps."""
+    return [] if info.jumps else ["-copyts"]
+
+
+def read_all(source: int) -> list[str]:
+    """One more output, for nothing, of all sound and pictures of input number `source`.
+
+    ffmpeg finds jumps of the clock in the streams that it reads.  So that pictures and sound, read by two
+    processes, are moved by the same amount, both read the same streams.
+    """
+    counted = ["-bsf", "setts=ts=N"]  # where the clock jumps, streams overlap, which even this muxer complains of
+    return ["-map", f"{source}:v", "-map", f"{source}:a?", "-c", "copy", *counted, "-f", "null", "-"]
 
 
 class VideoSource:
@@ -68,6 +84,8 @@ class VideoSource:
         """Seconds the decoding thread waited for ffmpeg: the cost of decoding as far as it is not hidden."""
         self.retimed = 0
         """Frames whose time stamp did not increase and was moved up by a tick."""
+        self.halt: threading.Event | None = None
+        """Set it, and whoever waits for a frame need not wait for ffmpeg."""
         self._fps = fps
         self._start = start
         self._index = first_index
@@ -96,27 +114,20 @@ class VideoSource:
         """Start ffmpeg and the thread.
 
         Raises:
-            MediaError: nothing can be decoded.
             ToolError: there is no ffmpeg.
         """
-        import av
-
         arguments, self._shift = self._command()
         with contextlib.ExitStack() as stack:
             read, write = os.pipe()
-            stack.callback(os.close, read)
             try:
                 widen_pipe(write)
                 self._process = stack.enter_context(FfmpegProcess(arguments, stdout=write))
+            except BaseException:
+                os.close(read)
+                raise
             finally:
                 os.close(write)
-            try:
-                container = stack.enter_context(av.open(f"pipe:{read}", "r", format="nut"))
-            except av.error.FFmpegError as error:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(10)
-                raise explain(self._process.complaints, f"{self.info.path} cannot be decoded") from error
-            thread = threading.Thread(target=self._run, args=(container,), name="video-decode", daemon=True)
+            thread = threading.Thread(target=self._run, args=(read,), name="video-decode", daemon=True)
             stack.callback(self._finish, thread)
             thread.start()
             self._stack = stack.pop_all()
@@ -132,10 +143,7 @@ class VideoSource:
         self._stop.set()
         assert self._process is not None
         self._process.kill()  # ends the pipe, and with it the thread
-        while thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                self._queue.get_nowait()
-            thread.join(0.02)
+        thread.join(GRACE)
 
     def _command(self) -> tuple[list[str], Fraction]:
         """The command, and what it adds to all times so that none is negative (NUT takes none)."""
@@ -149,7 +157,10 @@ class VideoSource:
         options: dict[str, Any] = {}
         if shift:
             options["itsoffset"] = str(int(shift))
-        if self._start is not None and self._start + info.origin > first + 3:
+        if info.jumps:  # ffmpeg looks for jumps from 0 on
+            options["seek_timestamp"] = 1  # without -copyts: or the times would be moved to begin at 0
+            options["itsoffset"] = f"{float(shift - info.origin):.6f}"
+        elif self._start is not None and self._start + info.origin > first + 3:
             options["noaccurate_seek"] = None
             options["seek_timestamp"] = 1
             options["ss"] = f"{float(self._start + info.origin - 2):.6f}"
@@ -165,17 +176,25 @@ class VideoSource:
             vf=decode_filters(info, fps=self._fps),
             map_metadata=-1,
         )
-        return command_line(stream, before=["-copyts"], log="level+info"), shift
+        command = command_line(stream, before=clock_options(info), log="level+info")
+        return command + (read_all(0) if info.jumps else []), shift
 
-    def _run(self, container: Any) -> None:
+    def _run(self, read: int) -> None:
         """The thread: packets into frames into the queue, and at last the end or an error."""
+        import av
+
         try:
-            for frame in self._frames(container):
-                if not self._put(frame):
-                    return
+            with av.open(f"pipe:{read}", "r", format="nut") as container:
+                for frame in self._frames(container):
+                    if not self._put(frame):
+                        return
             self._put(self._verdict())
+        except av.error.FFmpegError:  # not even a header came
+            self._put(self._failure())
         except Exception as error:
             self._put(error)
+        finally:
+            os.close(read)
 
     def _put(self, item: object) -> bool:
         while not self._stop.is_set():
@@ -195,7 +214,7 @@ class VideoSource:
             raise MediaError(f"{self.info.path} decodes as {stream.width}x{stream.height}, not as its header says")
         unit = Fraction(stream.time_base)
         tick = self.time_base
-        offset = self._shift + self.info.origin
+        offset = self._shift + (0 if self.info.jumps else self.info.origin)
         last: Fraction | None = None
         pending: tuple[Any, Fraction] | None = None
         packets = container.demux(stream)
@@ -232,18 +251,28 @@ class VideoSource:
         """The end, or the error that stopped ffmpeg before it gave a single frame."""
         assert self._process is not None
         code = self._process.wait()
-        if code != 0 and self._index == 0:
-            return explain(self._process.complaints, f"{self.info.path} cannot be decoded")
-        return _END
+        return self._failure() if code != 0 and self._index == 0 else _END
+
+    def _failure(self) -> Exception:
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE)
+        return explain(self._process.complaints, f"{self.info.path} cannot be decoded")
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames.
 
         Raises:
             MediaError: decoding failed before the first frame.
+            KeyboardInterrupt: `halt` is set while ffmpeg has nothing to give.
         """
         while True:
-            item = self._queue.get()
+            try:
+                item = self._queue.get(timeout=0.2)
+            except queue.Empty:
+                if self.halt is not None and self.halt.is_set():
+                    raise KeyboardInterrupt from None
+                continue
             if item is _END:
                 return
             if isinstance(item, BaseException):

@@ -155,7 +155,7 @@ def test_bad_statistics(opened: Backend, models: dict[str, Path]) -> None:
         pytest.skip("the reference is not part of the program")
     with open_backend(models["light"], name="torch", options=BackendOptions(device="cpu", threads=1)) as other:
         statistics = other.probe(landscape(32, 32)[None], look_weights(other.spec, "auto"))
-    with pytest.raises(ValueError, match="statistics of another model"):
+    with pytest.raises(ValueError, match="conditions of another model"):
         opened.render(landscape(32, 32)[None], statistics)
 
 

@@ -19,9 +19,10 @@ from engine.backends.frames import Planner, render_frames
 from engine.backends.tensorrt import TensorRtBackend
 from engine.builder import Builder, build_plan
 from engine.choice import choose_backend, open_backend
+from engine.conditions import Conditions
 from engine.errors import BackendError, BuildCancelled, OutOfMemoryError, PlanError
 from engine.metrics import psnr
-from engine.spec import ModelSpec, NormStatistics, look_weights
+from engine.spec import ModelSpec, look_weights
 from engine.tiling import TilePlan
 from engine.trt.plan import PlanCache, PlanConfig, PlanRecord, ShapeProfile
 
@@ -60,7 +61,7 @@ def backend(folder: Path, spec: ModelSpec, cache: PlanCache, built: Any) -> Iter
         yield running
 
 
-def reference(folder: Path, images: Any, statistics: NormStatistics) -> Any:
+def reference(folder: Path, images: Any, statistics: Conditions) -> Any:
     with OnnxBackend(folder, ModelSpec.load(folder), BackendOptions()) as slow:
         return slow.render(images, statistics)
 
@@ -328,7 +329,7 @@ def test_frames_are_cut_and_assembled_on_the_device(
         render_frames([backend], zip(frames, statistics, strict=True), tiles_of(backend.spec))
     )  # fmt: skip
     sent = (doubles.cuda.copied_to_device - before) / len(frames)
-    vectors = -(-4 * backend.spec.norm_channels // 256) * 256 * 2  # each at an address that TensorRT takes
+    vectors = 2 * -(-4 * backend.spec.norm_channels // 256) * 256  # each begins at a multiple of 256 bytes
     assert sent == frames[0].nbytes + vectors, "a frame is uploaded once"
     assert len(results) == len(frames)
     for frame, values, result in zip(frames, statistics, results, strict=True):

@@ -16,6 +16,7 @@ import pytest
 from media import decode, make_clip
 from PIL import Image
 
+from stylize import __version__
 from stylize.api import Stylizer
 from stylize.distributed.photos import stylize_folder_on_cluster
 from stylize.distributed.pool import Pool, Work, check_address, open_pool
@@ -268,3 +269,47 @@ def test_options_that_do_not_go_together(tmp_path):
         done = stylize("video", tmp_path / "a.mp4", "--ray", "local", *extra)
         assert done.returncode == 2 and "does not go with --ray" in done.stderr
     assert stylize("video", tmp_path / "a.mp4", "--ray", "nowhere").returncode == 2
+
+
+class Upgraded(ClusterWorker):
+    """After its first death the machine has another version of the program."""
+
+    def open(self):
+        from dataclasses import replace
+
+        from stylize.distributed.worker import WorkerFacts
+
+        mark = Path(os.environ["UPGRADED"])
+        facts = WorkerFacts(version=__version__, key="k", description="", node="cabin", pid=os.getpid())
+        facts = replace(facts, version="0.0.1") if mark.exists() else facts
+        mark.touch()
+        return facts
+
+    def photo(self, *_):
+        os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_last_worker_replaced_by_one_of_another_version_ends_the_run(cluster, tmp_path, style, monkeypatch):
+
+    mark = str(tmp_path / "upgraded")
+
+    class Marked(Upgraded):
+        def open(self):
+            os.environ["UPGRADED"] = mark
+            return super().open()
+
+    monkeypatch.setattr("stylize.distributed.pool.ClusterWorker", Marked)
+    works = [Work(method="photo", arguments=lambda: ("a",), done=lambda result: None) for _ in range(2)]
+    late = threading.Event()
+    timer = threading.Timer(120, late.set)
+    timer.start()
+    try:
+        with (
+            open_pool("local", style, video=False, cpus=2) as pool,
+            pytest.raises(ClusterError, match=r"any more: cabin has stylizer 0\.0\.1.*install the same"),
+        ):
+            assert pool.capacity == 1
+            pool.run(iter(works), late)
+    finally:
+        timer.cancel()

@@ -240,3 +240,43 @@ def _times(path):
     with av.open(str(path)) as container:
         stream = container.streams[index]
         return [frame.pts * Fraction(stream.time_base) for frame in container.decode(stream)]
+
+
+def _smooth(path, size, pixel_format, codec=("-c:v", "ffv1")):
+    """A blurred picture of any size, odd ones too."""
+    filters = f"gblur=3,format=gbrp,scale={size[0]}:{size[1]}"
+    return make_clip(path, size=(96, 64), frames=3, filters=filters, codec=codec, pixel_format=pixel_format)
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv411p", "yuv420p10le", "nv12", "yuvj420p"])
+def test_odd_sources_with_thinned_chroma(tmp_path, pixel_format):
+    codec = ("-c:v", "rawvideo") if pixel_format == "nv12" else ("-c:v", "ffv1")
+    codec = ("-c:v", "mjpeg", "-q:v", "1") if pixel_format == "yuvj420p" else codec
+    source = _smooth(tmp_path / "in.nut", (85, 49), pixel_format, codec)
+    stylized(source, tmp_path / "out.mkv")
+    before, after = decode(source).pictures[1], decode(tmp_path / "out.mkv").pictures[1]
+    assert after.shape == before.shape == (49, 85, 3)
+    error = np.abs(after.astype(int) - before)
+    assert error.mean() < 2
+    assert error[:, -2:].mean() < 4 and error[-2:].mean() < 4  # the border is no worse
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "stored"),
+    [
+        ("o.mov", {"codec": "prores"}, "yuv422p10le"),
+        ("o.mkv", {"codec": "prores", "preset": "lt"}, "yuv422p10le"),
+        ("o.webm", {"codec": "vp9", "preset": "8", "crf": 4}, "yuv420p"),
+        ("o.mkv", {"codec": "av1", "crf": 4}, "yuv420p"),
+        ("o.mp4", {"codec": "av1", "crf": 4, "ten_bit": True}, "yuv420p10le"),
+    ],
+)
+def test_odd_results_with_thinned_chroma(tmp_path, name, values, stored):
+    source = _smooth(tmp_path / "in.mkv", (85, 67), "gbrp")
+    stylized(source, tmp_path / name, **values)
+    before, after = decode(source).pictures[1], decode(tmp_path / name)
+    assert after.context.pix_fmt == stored
+    assert after.pictures[1].shape == (67, 85, 3)
+    error = np.abs(after.pictures[1].astype(int) - before)
+    assert error.mean() < 4
+    assert error[:, -2:].mean() < 8 and error[-2:].mean() < 8

@@ -9,7 +9,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from media import VFR, Identity, decode, first_packet_times, make_clip, stylized, turn
+from media import VFR, Identity, decode, first_packet_times, make_clip, run_ffmpeg, stylized, turn
 
 RATES = ["24000/1001", "25", "30000/1001", "30", "50", "60000/1001", "60", "variable"]
 CODECS = {
@@ -165,3 +165,29 @@ def test_the_rows_are_few_and_cover_every_value():
     for place, values in enumerate([HOLDS, CODECS, None, RATES, TURNS, SOUND, OUT]):
         if values is not None:
             assert {row[place] for row in ROWS} == set(values)
+
+
+@pytest.mark.parametrize("out", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("late", [0, 0.02, 0.08, 0.5])
+@pytest.mark.parametrize("pause", ["eq(N,1)", "eq(N,2)", "eq(N,20)", "eq(N,29)"])
+def test_a_pause_and_a_late_first_frame(tmp_path, late, pause, out):
+    """Ten seconds without a frame, coded with B-frames, behind a start that is not at 0."""
+    setts = f"setpts='if(eq(N,0),0,PREV_OUTPTS+0.04/TB+{pause}*10/TB)'"
+    codec = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2")
+    make_clip(tmp_path / "plain.mkv", frames=30, codec=codec, filters=setts)
+    source = tmp_path / "in.mkv"
+    run_ffmpeg("-itsoffset", late, "-i", tmp_path / "plain.mkv", "-c", "copy", source)
+    target = tmp_path / f"out{out}"
+    stylized(source, target, codec="h264", preset="faster", verify=True)
+    before, after = decode(source).times, decode(target).times
+    assert before[0] == Fraction(str(late)) and before[-1] > 10
+    assert after == before
+
+
+@pytest.mark.parametrize("out", [".mp4", ".mov", ".mkv"])
+def test_the_shared_film_with_a_pause(shared, tmp_path, out):
+    source = shared / "cases" / "video" / "vfr_pause10_start0.08.mp4"
+    if not source.exists():
+        pytest.skip(f"{source} is not there")
+    stylized(source, tmp_path / f"out{out}", codec="h264", preset="faster", verify=True)
+    assert decode(tmp_path / f"out{out}").times == decode(source).times

@@ -3,8 +3,11 @@
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
-from media import decode, first_packet_times, make_clip, run_ffmpeg, stylized
+from media import Identity, decode, first_packet_times, make_clip, run_ffmpeg, stylized
+
+from stylize.errors import MediaError
 
 SUBTITLES = "1\n00:00:00,000 --> 00:00:00,400\nUp we go\n\n2\n00:00:00,500 --> 00:00:00,900\nAlmost there\n"
 CHAPTERS = """;FFMETADATA1
@@ -184,3 +187,108 @@ def test_constant_rate_when_asked(tmp_path):
     after = decode(target)
     assert report.frames_out == len(after.times) == 30
     assert after.times == [index * Fraction(1001, 30000) for index in range(30)]
+
+
+def sound(path):
+    """Codec and layout of each sound track, and all its samples as float32 (channels, samples)."""
+    with av.open(str(path)) as container:
+        tracks = []
+        for stream in container.streams.audio:
+            resampler = av.AudioResampler(format="fltp")
+            chunks = [part.to_ndarray() for frame in container.decode(stream) for part in resampler.resample(frame)]
+            tracks.append((stream.codec_context.name, stream.codec_context.layout.name, np.hstack(chunks)))
+            container.seek(0)
+        return tracks
+
+
+def tone_in_channel(path, channel, layout, count, codec):
+    """A film whose sound is silent but for one channel."""
+    pan = "|".join(f"c{number}={'c0' if number == channel else '0*c0'}" for number in range(count))
+    source = f"sine=f=400:r=48000,volume=6,pan={layout}|{pan}"
+    return make_clip(path, frames=12, audio=(source,), audio_codec=codec)
+
+
+@pytest.mark.parametrize(
+    ("layout", "count", "codec", "becomes"),
+    [
+        ("5.1(side)", 6, "ac3", "5.1"),
+        ("5.1(side)", 6, "pcm_s16le", "5.1"),
+        ("4.0", 4, "pcm_s16le", "quad"),
+        ("5.1.4", 10, "pcm_s16le", "stereo"),
+        ("10C", 10, "pcm_s16le", "stereo"),
+    ],
+)
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_webm_takes_sound_of_any_layout(tmp_path, layout, count, codec, becomes, place):
+    channel = 0 if place == "first" else count - 1
+    container = "mov" if codec == "pcm_s16le" else "mkv"
+    source = tone_in_channel(tmp_path / f"in.{container}", channel, layout, count, codec)
+    target = tmp_path / "out.webm"
+    report = stylized(source, target, codec="vp9", preset="8", verify=True)
+    assert any(becomes in warning for warning in report.warnings)
+    ((name, found, samples),) = sound(target)
+    assert (name, found) == ("opus", becomes)
+    loud = np.sqrt((samples**2).mean(axis=1))
+    assert loud.max() > 0.01  # nothing is lost on the way
+    if becomes == "5.1":
+        assert loud.argmax() == channel
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+@pytest.mark.parametrize(("name", "tracks"), [("pcm_4ch.mov", 1), ("empty_audio_track.mkv", 0), ("ogv_vorbis.ogv", 1)])
+def test_the_shared_films_with_odd_sound(shared, tmp_path, name, tracks, suffix):
+    source = shared / "cases" / "video" / name
+    if not source.exists():
+        pytest.skip(f"{source} is not there")
+    target = tmp_path / f"out{suffix}"
+    given = {"codec": "vp9", "preset": "8"} if suffix == ".webm" else {}
+    report = stylized(source, target, verify=True, **given)
+    assert any("nothing in it" in warning for warning in report.warnings) == (tracks == 0)
+    before, after = decode(source), decode(target)
+    assert all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(after.times, before.times, strict=True))
+    found = sound(target)
+    assert len(found) == tracks
+    if tracks:
+        length = sound(source)[0][2].shape[1] / 48000
+        assert abs(found[0][2].shape[1] / 48000 - length) < 0.05
+
+
+def test_a_track_without_a_packet_is_left_out(tmp_path):
+    make_clip(tmp_path / "full.mkv", frames=12, audio=("sine=r=48000",))
+    source = tmp_path / "in.mkv"
+    run_ffmpeg("-i", tmp_path / "full.mkv", "-map", "0", "-c", "copy", "-bsf:a", "noise=drop=1", source)
+    with av.open(str(source)) as container:
+        assert len(container.streams.audio) == 1
+        assert not any(packet.size for packet in container.demux(audio=0))
+    for suffix in (".mp4", ".mov", ".mkv"):
+        report = stylized(source, tmp_path / f"out{suffix}", verify=True)
+        assert any("nothing in it" in warning for warning in report.warnings)
+
+
+def test_frames_outlive_a_join_that_fails(tmp_path, monkeypatch):
+    source = make_clip(tmp_path / "in.mp4", frames=12)
+    with monkeypatch.context() as patch:
+        patch.setattr("stylize.media.video.join._tags", lambda info: ["-nonsense", "1"])
+        with pytest.raises(MediaError, match=r"rendered frames are kept in .*out\.mp4\.stylize.*another container"):
+            stylized(source, tmp_path / "out.mp4", codec="h264")
+    again = Identity()
+    report = stylized(source, tmp_path / "other.mkv", again, codec="h264")
+    assert any("used again" in warning for warning in report.warnings)
+    assert not again.seen
+    assert decode(tmp_path / "other.mkv").times == decode(source).times
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "other.mkv"]
+
+
+def test_frames_of_another_film_or_look_are_not_taken(tmp_path, monkeypatch):
+    source = make_clip(tmp_path / "in.mp4", frames=12)
+    with monkeypatch.context() as patch:
+        patch.setattr("stylize.media.video.join._tags", lambda info: ["-nonsense", "1"])
+        with pytest.raises(MediaError, match="kept"):
+            stylized(source, tmp_path / "out.mp4", codec="h264")
+    for name, values in (("a.mkv", {"codec": "hevc"}), ("b.mkv", {"codec": "h264", "crf": 30})):
+        again = Identity()
+        stylized(source, tmp_path / name, again, **values)
+        assert len(again.seen) == 12
+    other = make_clip(tmp_path / "in2.mp4", frames=11)
+    assert stylized(other, tmp_path / "c.mkv", codec="h264").frames_out == 11
+    assert stylized(source, tmp_path / "out.mp4", codec="h264").frames_out == 12

@@ -4,17 +4,17 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from engine.spec import NormStatistics
+from engine.conditions import Conditions, mean_conditions
 from stylize.frame import Frame
-from stylize.video.temporal import SceneSignature, is_cut, mean_statistics, window_weights
+from stylize.video.temporal import SceneSignature, is_cut, window_weights
 
 
 def statistics(value, n=4):
-    return NormStatistics(scale=np.full(n, value, np.float32), shift=np.full(n, -value, np.float32))
+    return Conditions.of_norm(scale=np.full(n, value, np.float32), shift=np.full(n, -value, np.float32))
 
 
 def test_the_mean_of_statistics_is_weighted():
-    mean = mean_statistics([statistics(1.0), statistics(4.0)], [3.0, 1.0])
+    mean = mean_conditions([statistics(1.0), statistics(4.0)], [3.0, 1.0])
     assert np.allclose(mean.scale, 1.75) and np.allclose(mean.shift, -1.75)
     assert mean.scale.dtype == np.float32
 
@@ -28,7 +28,7 @@ def test_window_weights_fall_to_zero_outside():
 
 def test_statistics_of_two_lengths_are_refused():
     with pytest.raises(ValueError, match="one length"):
-        NormStatistics(scale=np.zeros(3, np.float32), shift=np.zeros(4, np.float32))
+        Conditions.of_norm(scale=np.zeros(3, np.float32), shift=np.zeros(4, np.float32))
 
 
 def changes(frames):
