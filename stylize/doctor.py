@@ -182,7 +182,11 @@ def _torch() -> Iterator[Check]:
 
 def _tensorrt() -> Iterator[Check]:
     extra = f"pip install '{PACKAGE}[tensorrt]'"
-    for package, what in (("tensorrt", "TensorRT"), ("pycuda", "pycuda")):
+    binding = "cuda-bindings" if _version("cuda-bindings") and not _version("pycuda") else "pycuda"
+    portable = _version("tensorrt-rtx-cu13-bindings")
+    if portable:
+        yield Check(group="GPU", name="TensorRT-RTX", status="ok", detail=portable)
+    for package, what in (("tensorrt", "TensorRT"), (binding, binding)):
         version = _version(package)
         yield Check(
             group="GPU",
@@ -191,7 +195,7 @@ def _tensorrt() -> Iterator[Check]:
             detail=version or "not installed: needed for full speed on NVIDIA GPUs",
             fix="" if version else extra,
         )
-    if importlib.util.find_spec("pycuda") is not None:
+    if _version(binding):
         from engine.trt.cuda import CudaDevice, device_count
 
         try:

@@ -318,6 +318,17 @@ def test_a_named_plan(folder: Path, cache: PlanCache, tmp_path: Path) -> None:
         Stylizer(model=str(folder), plan=str(own)).__enter__()
 
 
+def test_a_video_s_size_reaches_the_plan(folder: Path, cache: PlanCache) -> None:
+    """At the size at which the network works, filled up to what it takes."""
+    multiple = ModelSpec.load(folder).multiple
+    padded = [-(-side // multiple) * multiple for side in (98, 131)]
+    with Stylizer(model=str(folder), frame=(98, 131)) as stylizer:
+        profile = stylizer.backend.record.config.profile  # type: ignore[attr-defined]
+        assert profile == ShapeProfile.fixed(*padded)
+        assert stylizer.image(landscape(98, 131)).shape == (98, 131, 3)
+        assert stylizer.backend.record.config.profile.is_fixed  # type: ignore[attr-defined]
+
+
 # --- what auto does
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_models import CONFIGS
+from engine_models import CONFIGS, LAYERS, make_model
 
 from engine.errors import PlanError
 from engine.memory import GPU_RESERVE, bytes_per_pixel
@@ -109,10 +109,22 @@ def test_a_plan_of_many_shapes(folder: Path, precision: str, log: Log) -> None:
     profile = ShapeProfile.of_tile(spec, *FRAME, 1)
     graphs = onnx_graphs(folder, spec, precision)
     for graph, shapes in (("render", profile), ("probe", ShapeProfile.of_probe(spec))):
-        assert serializer(precision, profile).plan(graph, graphs[graph], shapes)
+        maps = spec.render_maps if graph == "render" else {}
+        assert serializer(precision, profile).plan(graph, graphs[graph], shapes, maps)
         targets = [m for m in log.messages if m.startswith("Number of target compute capabilities: ")]
         assert targets[-1].endswith(str(len(rtx.capabilities(precision))))
         check_layers(spec, log.layers(), graph, TYPES[precision])
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_models_with_a_layout_build(kind: str, tmp_path: Path, log: Log) -> None:
+    """Their shader is float32 on purpose; the maps follow the shape of the tiles."""
+    spec = make_model(tmp_path / kind, kind)
+    profile = ShapeProfile.of_tile(spec, *FRAME, 1)
+    graphs = onnx_graphs(tmp_path / kind, spec, "fp16")
+    assert serializer("fp16", profile).plan("render", graphs["render"], profile, spec.render_maps)
+    assert serializer("fp16", profile).plan("probe", graphs["probe"], ShapeProfile.of_probe(spec))
+    assert any("Half" in {dtype for _, dtype, _ in layer.tensors} for layer in log.layers())
 
 
 @pytest.mark.parametrize("folder", SHIPPED, indirect=True)
@@ -120,7 +132,7 @@ def test_a_plan_for_a_video(folder: Path, log: Log) -> None:
     spec = ModelSpec.load(folder)
     profile = ShapeProfile.fixed(*FRAME)
     model = onnx_graphs(folder, spec, "fp16")["render"]
-    assert serializer("fp16", profile).plan("render", model, profile)
+    assert serializer("fp16", profile).plan("render", model, profile, spec.render_maps)
     layers = log.layers()
     check_layers(spec, layers, "render", "Half")
     assert not [layer for layer in layers if layer.kind == "shape_call"], "nothing of the shape is left open"
