@@ -23,8 +23,10 @@ LAND_LEAST = 0.2
 """Between the first and the last knot, of luma."""
 EVEN = 0.25
 """Share of evenly spaced knots in the land's: no two come too near to each other."""
-ROUNDS = 30
-"""Of k-means."""
+ROUNDS = 12
+"""Of k-means: few, and of a blurred histogram, because classes that settle fully change over at once."""
+BLUR = 4.0
+"""Standard deviation of that blur, in levels."""
 DAMPING = 0.1
 """Of a class's middle in k-means: how much of the old one stays."""
 LEVELS = 256
@@ -94,7 +96,8 @@ def tone_knots(luma: F32, share: F32) -> F32:
     hi = max(hi, lo + LAND_LEAST)
     edges = np.linspace(0, 1, LEVELS + 1)
     levels = np.clip((edges[1:] + edges[:-1]) / 2, lo, hi)
-    below = [np.concatenate([[0.0], np.cumsum(c)]) for c in (counts, counts * levels)]
+    soft = cv2.GaussianBlur(counts[None], (0, 0), BLUR, borderType=cv2.BORDER_REFLECT)[0]
+    below = [np.concatenate([[0.0], np.cumsum(c)]) for c in (soft, soft * levels)]
     classes = len(TONES) - 1
     middles = lo + (np.arange(classes) + 0.5) / classes * (hi - lo)
     for _ in range(ROUNDS):
