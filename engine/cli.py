@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ EXAMPLES = """\b
 Examples:
   build-engine                              the shipped model, for GPU 0
   build-engine --tile 544x960 --batch 4     small tiles, four at a time
+  build-engine --tile 2160x3840 --fixed     for videos of that size alone: fastest
   build-engine --precision bf16 --gpu 1
+  build-engine --runtime rtx                for TensorRT-RTX: in seconds, for all GPUs
   build-engine --dry-run                    what would be built, and where it would go
   build-engine list
   build-engine inspect ~/.cache/firewatch-stylizer/plans/1f6c2a90b3d4e5f6
@@ -86,8 +89,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 @click.group(cls=_Group, invoke_without_command=True, epilog=EXAMPLES, context_settings={"max_content_width": 100})
 @click.option("--model", default=None, help="Model by name, or the path of a model folder.  [default: full]")
 @click.option("--gpu", default=0, show_default=True, type=click.IntRange(0), help="Number of the GPU (nvidia-smi).")
+@click.option("--runtime", default="tensorrt", show_default=True, type=click.Choice(["tensorrt", "rtx"]))
 @click.option("--precision", default="fp16", show_default=True, type=click.Choice(["fp16", "bf16", "fp32"]))
 @click.option("--tile", type=ShapeType((2,)), help="Largest tile, height x width.  [default: 1088x1920]")
+@click.option("--fixed", is_flag=True, help="Only tiles of just that size and batch: faster, for videos.")
 @click.option("--batch", type=click.IntRange(1, 64), help="Tiles at a time.  [default: 1]")
 @click.option("--min", "low", type=ShapeType((3,)), help="Smallest batch x height x width; with --opt and --max.")
 @click.option("--opt", "usual", type=ShapeType((3,)), help="Shape that kernels are timed with.")
@@ -146,7 +151,7 @@ def _build(
 
 
 def _config(
-    spec: ModelSpec, *, precision: str, tile: tuple[int, int] | None, batch: int | None,
+    spec: ModelSpec, *, runtime: str, precision: str, tile: tuple[int, int] | None, fixed: bool, batch: int | None,
     low: tuple[int, int, int] | None, usual: tuple[int, int, int] | None, high: tuple[int, int, int] | None,
     workspace: int, optimization_level: int, hardware_compatible: str | None, version_compatible: bool,
 ) -> PlanConfig:  # fmt: skip
@@ -154,15 +159,16 @@ def _config(
     from engine.trt.plan import PlanConfig, ShapeProfile
 
     shapes = [low, usual, high]
-    if any(shapes) and (tile or batch):
-        raise ValueError("give either --tile and --batch, or --min, --opt and --max")
+    if any(shapes) and (tile or batch or fixed):
+        raise ValueError("give either --tile, --fixed and --batch, or --min, --opt and --max")
     if low and usual and high:
         profile = ShapeProfile(min=low, opt=usual, max=high)
     elif any(shapes):
         raise ValueError("--min, --opt and --max belong together: give all three")
     else:
         height, width = tile or (1088, 1920)
-        profile = ShapeProfile.of_tile(spec, height, width, batch or 1)
+        make = ShapeProfile.fixed if fixed else partial(ShapeProfile.of_tile, spec)
+        profile = make(height, width, batch or 1)
     profile.check(spec)
     return PlanConfig(
         profile=profile,
@@ -171,20 +177,17 @@ def _config(
         optimization_level=optimization_level,
         hardware_compatible=hardware_compatible is not None,
         version_compatible=version_compatible,
+        runtime=runtime,
     )
 
 
 def _dry_run(builder: Any, gpu: int, output: Path | None, as_json: bool) -> None:
     """What would be built, as far as this machine can tell."""
-    from engine.trt import api as tensorrt_api
-    from engine.trt.cuda import CudaDevice
-
     spec, profile = builder.spec, builder.config.profile
     machine, refusal = None, None
     try:
-        tensorrt_api.load()
-        with CudaDevice(gpu) as device:
-            machine = tensorrt_api.machine(device)
+        with builder.device() as device:
+            machine = builder.machine(device)
     except EngineError as error:
         refusal = str(error)
     record = builder.record(machine) if machine else None
@@ -194,6 +197,7 @@ def _dry_run(builder: Any, gpu: int, output: Path | None, as_json: bool) -> None
         "model": spec.name,
         "machine": str(machine) if machine else None,
         "refusal": refusal,
+        "runtime": builder.config.runtime,
         "precision": builder.config.precision,
         "render": {name: "x".join(map(str, getattr(profile, name))) for name in ("min", "opt", "max")},
         "gflop": round(n * spec.program.flops(height, width) / 1e9, 1),
@@ -265,7 +269,7 @@ def clean(keys: tuple[str, ...], everything: bool, model: str | None, cache: Pat
 def inspect(plan: Path, gpu: int, as_json: bool) -> None:
     """Show the layers of PLAN: their types, and what was fused into them.
 
-    PLAN is a plan folder, or one of the .plan files in it.  Needs the GPU that the plan was built for.
+    PLAN is a plan folder, or one of the .plan files in it.  Needs a GPU that the plan was built for.
     """
     from engine.trt.inspect import describe, layers_of
 

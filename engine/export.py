@@ -23,7 +23,7 @@ from engine.architecture import Program
 from engine.emit import emit
 from engine.errors import ModelError
 from engine.export_layers import render_weights, write_layers_probe, write_layers_render
-from engine.fold import fold_upsampling
+from engine.fold import fold_upsampling, unfold_transposed
 from engine.graph_writer import EXACT, PRECISIONS, GraphWriter, Weights
 from engine.operations import Op
 from engine.spec import ModelSpec, sha256
@@ -124,8 +124,14 @@ def render_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") 
     """``tiles, scale, shift -> output``, or the inputs of `layers`; see `engine.spec`."""
     if spec.has_layout:
         return write_layers_render(GraphWriter(render_weights(spec, weights), precision), spec)
-    ops, weights = fold_upsampling(spec.program.ops, weights)
+    ops, weights = _enlarging(spec, weights, precision)
     return write_render(GraphWriter(block_first(ops, weights), precision), spec, ops)
+
+
+def _enlarging(spec: ModelSpec, weights: Weights, precision: str) -> tuple[Sequence[Op], Weights]:
+    """Operations and weights as a precision has them: TensorRT builds no transposed convolutions in bf16."""
+    rewrite = unfold_transposed if precision == "bf16" else fold_upsampling
+    return rewrite(spec.program.ops, weights)
 
 
 def write_render(g: GraphWriter, spec: ModelSpec, ops: Sequence[Op]) -> onnx.ModelProto:
@@ -144,7 +150,7 @@ def probe_graph(spec: ModelSpec, weights: Weights, *, precision: str = "fp32") -
     """``view, look -> scale, shift``; see `engine.spec`.  Ends at the last normalised layer."""
     if spec.has_layout:
         return write_layers_probe(GraphWriter(weights, precision), spec)
-    ops, weights = fold_upsampling(spec.program.ops, weights)
+    ops, weights = _enlarging(spec, weights, precision)
     return write_probe(GraphWriter(block_first(ops, weights), precision), spec, ops)
 
 
@@ -210,10 +216,16 @@ def _external_norm(g: GraphWriter, op: Op, names: Mapping[str, str]) -> str:
     return g.affine(op, names[op.inputs[0]], scale, shift)
 
 
+def _of_look(g: GraphWriter, name: str) -> str:
+    """``look @ parameter``, ``(1, c)``, written as a sum: TensorRT-RTX has no float32 matrix product on Turing."""
+    column = g.node("Transpose", ["look"], perm=[1, 0])
+    weighted = g.node("Mul", [column, g.parameter(name, fp32=True)])
+    return g.node("ReduceSum", [weighted, g.constant("axes_looks", [0], np.int64)], keepdims=1)
+
+
 def _statistics(g: GraphWriter, op: Op, names: Mapping[str, str]) -> tuple[str, str]:
     """Scale and shift ``(1, c)`` of a normalised layer in float32: the probe side."""
-    gamma = g.node("MatMul", ["look", g.parameter(f"{op.weight}.gamma", fp32=True)])
-    beta = g.node("MatMul", ["look", g.parameter(f"{op.weight}.beta", fp32=True)])
+    gamma, beta = (_of_look(g, f"{op.weight}.{part}") for part in ("gamma", "beta"))
     if not op.instance:
         return gamma, beta
     x = names[op.inputs[0]]

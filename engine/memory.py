@@ -1,4 +1,4 @@
-"""How large a tile this machine has room for."""
+"""How large a tile this machine, or its GPU, has room for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from engine.architecture import Program
 from engine.fold import fold_operations
 from engine.operations import Op
 from engine.spec import ModelSpec
+from engine.tiling import TilePlan
 
-__all__ = ["bytes_per_pixel", "default_tile"]
+__all__ = ["bytes_per_pixel", "default_tile", "gpu_tile"]
 
 MAKES = ("conv", "conv_transpose", "upsample", "unshuffle", "shuffle", "concat", "planes", "shader")
 """Operations whose result lies beside their input; the others work in place."""
@@ -29,6 +30,15 @@ SHADER = 36
 CEILING = 2_000_000_000
 """Bytes that a tile takes at the most: larger ones gain nothing."""
 
+GPU_SHARE = 0.6
+"""Share of a GPU's memory that the feature maps of all frames under way may take: kernels, weights and what shows on
+the screen need the rest."""
+
+
+GPU_RESERVE = 1.9
+"""Activation memory that TensorRT plans over what `bytes_per_pixel` counts: 1.3 for `full`, 1.8 for `light`, by
+TensorRT-RTX's builder."""
+
 
 def default_tile(spec: ModelSpec, height: int, width: int) -> int:
     """Side of the tiles for a picture, in pixels; 0 when it fits in one piece."""
@@ -38,6 +48,26 @@ def default_tile(spec: ModelSpec, height: int, width: int) -> int:
         return 0
     least = 4 * spec.halo
     return max(least, int(pixels**0.5) // spec.multiple * spec.multiple)
+
+
+def gpu_tile(spec: ModelSpec, frame: tuple[int, int], memory: int, *, precision: str, at_once: int) -> tuple[int, int]:
+    """Height and width of the tiles for frames of one size on a GPU: the frame itself where there is room for it.
+
+    Args:
+        spec: the model.
+        frame: height and width, multiples of `ModelSpec.multiple`.
+        memory: bytes that the GPU has in all.
+        precision: of the feature maps.
+        at_once: frames that are under way at once.
+
+    Raises ValueError where not even the smallest tile has room.
+    """
+    size = bytes_per_pixel(spec.program) * (1.0 if precision == "fp32" else 0.5)
+    pixels = int(GPU_SHARE * memory / (GPU_RESERVE * size * at_once))
+    if frame[0] * frame[1] <= pixels:
+        return frame
+    plan = TilePlan.balanced(*frame, most=frame, halo=spec.halo, multiple=spec.multiple, pixels=pixels)
+    return plan.tile_height, plan.tile_width
 
 
 def bytes_per_pixel(program: Program) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
@@ -82,6 +83,40 @@ class TilePlan:
         """The picture in one piece."""
         return cls(height=height, width=width, tile_height=height, tile_width=width, halo=0)
 
+    @classmethod
+    @lru_cache(maxsize=64)
+    def balanced(
+        cls, height: int, width: int, *, most: tuple[int, int], halo: int, multiple: int, pixels: int | None = None
+    ) -> TilePlan:
+        """The tiles that render the fewest pixels, halos counted; of several such cuts the one with the fewest tiles.
+
+        Rows (and columns) share a picture's height evenly, so that none is rendered twice because a last one would
+        have stood out.  Raises ValueError where no tile is that small.
+
+        Args:
+            height: of the picture; like all sizes a multiple of `multiple`.
+            width: of the picture.
+            most: height and width that a tile may have.
+            halo: context on each side.
+            multiple: what all tile borders are aligned to.
+            pixels: how many a tile may have; None: any.
+        """
+        best: tuple[int, int, int, int] | None = None
+        columns = _even_cuts(width, most[1], halo, multiple)
+        for rows, tile_height in _even_cuts(height, most[0], halo, multiple):
+            for count, tile_width in columns:
+                if pixels is None or tile_height * tile_width <= pixels:
+                    found = (rows * count * tile_height * tile_width, rows * count, tile_height, tile_width)
+                    best = min(best or found, found)
+        if best is None:
+            raise ValueError(
+                f"a tile within {most[0]} x {most[1]} pixels{'' if pixels is None else f' and {pixels} in all'} leaves "
+                f"nothing between two halos of {halo}: choose at least {2 * halo + multiple}"
+            )
+        return cls(
+            height=height, width=width, tile_height=best[2], tile_width=best[3], halo=halo, multiple=multiple
+        )  # fmt: skip
+
     @property
     def tiles(self) -> tuple[Tile, ...]:
         """Row by row."""
@@ -125,6 +160,17 @@ class _Span:
     size: int
     keep: int
     kept: int
+
+
+def _even_cuts(length: int, most: int, halo: int, multiple: int) -> list[tuple[int, int]]:
+    """How often an axis may be cut, and the size of its tiles then: the fewest first, sizes at most `most`."""
+    found: list[tuple[int, int]] = []
+    inner = length - 2 * halo  # what the tiles share: the first and the last lie flush with the border
+    for count in range(1, max(1, inner // multiple) + 1):
+        size = length if count == 1 else -(-inner // (count * multiple)) * multiple + 2 * halo
+        if size <= most and (not found or size < found[-1][1]):
+            found.append((count, size))
+    return found
 
 
 def _cut(length: int, tile: int, halo: int) -> Iterator[_Span]:

@@ -3,12 +3,14 @@
     python scripts/bench.py                                  720p and 1080p, everything
     python scripts/bench.py --quick                          a small picture, about a minute
     python scripts/bench.py --sizes 1920x1080 --parts command,engine --json bench.json
+    python scripts/bench.py --sizes 1920x1080 --parts feed --against ../older-checkout
 
-Parts: `command` is the whole `stylize video`; `engine` the two graphs of a model in each backend;
-`onnxruntime` the same graphs there; `peer` a plain PyTorch CycleGAN runner (see bench_peer.py); `limit` the
-machine's rate of matrix products and convolutions.  Every measurement is a process of its own; the cases take
-turns (A B C, A B C, ...) so that a disturbance of the machine meets all of them, and medians are shown.  CPU
-seconds are given beside wall seconds: on a machine that is busy with other things they are the steadier number.
+Parts: `command` is the whole `stylize video`; `feed` the same with a network that takes no time, with and without
+the encoder: a GPU that is faster than that waits; `engine` the two graphs of a model in each backend; `onnxruntime` the
+same graphs there; `peer` a plain PyTorch CycleGAN runner (see bench_peer.py); `limit` the machine's rate of matrix
+products and convolutions.  Every measurement is a process of its own; the cases take turns (A B C, A B C, ...) so that
+a disturbance of the machine meets all of them, and medians are shown.  CPU seconds are given beside wall seconds: on a
+machine that is busy with other things they are the steadier number.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -40,7 +43,7 @@ from engine.model_store import shipped_models  # noqa: E402
 from engine.spec import ModelSpec  # noqa: E402
 from stylize.settings import BASE_SIDE  # noqa: E402
 
-PARTS = ("command", "engine", "onnxruntime", "peer", "limit")
+PARTS = ("command", "feed", "engine", "onnxruntime", "peer", "limit")
 STAGES = ("decode", "probe", "render", "transform", "encode", "join")
 
 
@@ -97,6 +100,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=20, help="seconds after which a run stops counting")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all")
     parser.add_argument("--tile", type=int, help="side of the tiles (default: by free memory)")
+    parser.add_argument("--against", type=Path, help="another checkout, whose `feed` takes turns with this one's")
     parser.add_argument("--matrix", type=int, default=2048, help="side of the limit's matrices (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="320x180, two frames, two runs")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
@@ -120,7 +124,7 @@ def plan(args: argparse.Namespace, folder: Path) -> list[Case]:
     for size in (tuple(int(v) for v in text.split("x")) for text in args.sizes.split(",")):
         width, height = size
         common |= {"width": width, "height": height, "clip": str(folder / f"{width}x{height}.mp4")}
-        if {"command", "peer"} & set(args.parts):
+        if {"command", "feed", "peer"} & set(args.parts):
             say(f"making a sample clip of {width}x{height}")
             make_sample.write(Path(common["clip"]), width, height, args.length / 24, 24, 7)
         for part in (part for part in PARTS if part in args.parts):
@@ -139,6 +143,15 @@ def cases_of(part: str, models: dict[str, Path], args: argparse.Namespace) -> li
             Case(kind=part, name=f"peer ngf {n}", size=(0, 0), values={"filters": int(n), "blocks": args.blocks})
             for n in args.filters.split(",")
         ]
+    if part == "feed":
+        path = next(iter(models.values()))  # no model is run
+        roots = {"": HERE.parent, **({" of the other": args.against.resolve()} if args.against else {})}
+        return [
+            Case(kind=part, name=f"feed{', encoded' * encode}{of}", size=(0, 0),
+                 values={"model": str(path), "encode": encode, "root": str(root)})
+            for encode in (False, True)
+            for of, root in roots.items()
+        ]  # fmt: skip
     cases = []
     for name, path in models.items():
         values: dict[str, Any] = {"model": str(path)}
@@ -168,6 +181,8 @@ def flops_of(case: Case) -> int:
     width, height = case.size
     if case.kind == "peer":
         return peer_flops(case.values["filters"], height, width)
+    if case.kind == "feed":
+        return 0
     scale = min(1.0, BASE_SIDE / max(width, height)) if case.kind == "command" else 1.0
     return ModelSpec.load(Path(case.values["model"])).program.flops(round(height * scale), round(width * scale))
 
@@ -186,7 +201,9 @@ def measure(case: Case, args: argparse.Namespace, folder: Path) -> None:
 
 def worker(case: Case) -> dict[str, Any]:
     """A run of bench_worker.py."""
-    done = watched([sys.executable, str(HERE / "bench_worker.py"), json.dumps({"kind": case.kind, **case.values})])
+    root = case.values.get("root")
+    told = json.dumps({"kind": case.kind, **case.values})
+    done = watched([sys.executable, str(HERE / "bench_worker.py"), told], {"BENCH_ROOT": root} if root else {})
     sample: dict[str, Any] = json.loads(done["stdout"].splitlines()[-1])
     if case.kind != "limit":
         sample |= {"memory": done["memory"], "startup": None}
@@ -209,12 +226,12 @@ def command(case: Case) -> dict[str, Any]:
     return {"frames": count, **times, "startup": startup, "memory": done["memory"], **split}
 
 
-def watched(arguments: list[str]) -> dict[str, Any]:
+def watched(arguments: list[str], more: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Run a program to its end: output, wall and CPU seconds, and the peak of resident memory of its process tree.
 
     Raises subprocess.CalledProcessError where it fails.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)]), **(more or {})}
     before, began = children_seconds(), time.perf_counter()
     process = subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=HERE.parent
@@ -292,7 +309,7 @@ def row(case: Case, limits: dict[str, dict[str, float]]) -> dict[str, Any]:
     values |= {"runs": len(case.samples), "fps": 1 / values["wall"], "flops": case.flops}
     values["gflops"] = case.flops / values["wall"] / 1e9
     float32 = [rates for name, rates in limits.items() if name.endswith("fp32")]
-    if float32:
+    if float32 and case.flops:
         values["share"] = values["gflops"] / max(r["wall"] for r in float32)
         values["share_cpu"] = case.flops / values["cpu"] / 1e9 / max(r["cpu"] for r in float32)
     return values

@@ -7,6 +7,7 @@ when the time is used up.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# An older commit is measured by this file as well: `bench.py --against` names its checkout.
+ROOT = Path(os.environ.get("BENCH_ROOT", Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(ROOT))
 
 Sample = dict[str, float]
 
@@ -103,6 +106,62 @@ def peer(case: dict[str, Any]) -> Iterator[Sample]:
     return frames(Path(case["clip"]), Path(case["target"]), case["filters"], case["blocks"])
 
 
+class ZeroTime:
+    """A backend that takes no time: a frame is its own stylization."""
+
+    name = "zero"
+    description = "no network"
+
+    def __init__(self, folder: Path, spec: Any, options: Any) -> None:
+        self.spec = spec
+
+    def __enter__(self) -> ZeroTime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def probe(self, view: Any, look: Any) -> Any:
+        """Conditions that nobody looks at."""
+        import numpy as np
+
+        zeros = np.zeros(self.spec.norm_channels, np.float32)
+        try:
+            from engine.conditions import Conditions
+        except ImportError:  # a checkout from before there were layouts
+            from engine.spec import NormStatistics
+
+            return NormStatistics(scale=zeros, shift=zeros)
+        if not self.spec.has_layout:
+            return Conditions.of_norm(scale=zeros, shift=zeros)
+        height, width = view.shape[1:3]
+        return Conditions(vectors={}, maps={"layout": np.zeros((2, height // 8, width // 8), np.float32)})
+
+    def render(self, tiles: Any, statistics: Any) -> Any:
+        """The tiles themselves."""
+        return tiles
+
+
+def feed(case: dict[str, Any]) -> dict[str, Any]:
+    """Frames a second of all but the network: decoding, scene detection, thumbnails, and with `encode` the encoder.
+
+    A GPU that is faster than this waits.
+    """
+    from engine import choice
+    from stylize import Stylizer
+
+    choice.BACKENDS["zero"] = ZeroTime
+    clip = Path(case["clip"])
+    with Stylizer(model=case["model"], backend="zero", threads=case["threads"], detail=0.0) as stylizer:
+        began, cpu = time.perf_counter(), sum(os.times()[:4])
+        if case["encode"]:
+            count = stylizer.video(clip, Path(case["target"]), overwrite=True, restart=True).frames_out
+        else:
+            count = sum(1 for _ in stylizer.frames(clip))
+        wall, spent = time.perf_counter() - began, sum(os.times()[:4]) - cpu
+    return {"frames": count, "wall": wall / count, "cpu": spent / count}
+
+
 def limit(case: dict[str, Any]) -> dict[str, Any]:
     """The machine's rate of floating-point operations: GFLOP/s of the kernels that libraries offer."""
     import numpy as np
@@ -153,8 +212,8 @@ KINDS: dict[str, Callable[[dict[str, Any]], Iterator[Sample]]] = {
 def main() -> None:
     """Read the case from the command line, answer on standard output."""
     case = json.loads(sys.argv[1])
-    if case["kind"] == "limit":
-        answer = limit(case)
+    if case["kind"] in ("limit", "feed"):
+        answer = {"limit": limit, "feed": feed}[case["kind"]](case)
     else:
         answer = collect(KINDS[case["kind"]](case), case["frames"], case["budget"])
     print(json.dumps(answer))

@@ -39,6 +39,7 @@ class Stylizer(Pipeline):
         settings: see `StyleSettings`; single settings may be given by name instead.
         cache: folder for compiled models.
         video: what model `auto` is to be chosen for.
+        frame: height and width of a video's frames, which a TensorRT plan is made for.
 
     Raises ModelError or BackendError on entering, ValueError for a look that does not exist.
     """

@@ -215,7 +215,11 @@ def _torch() -> Iterator[Check]:
 
 def _tensorrt() -> Iterator[Check]:
     extra = _extra("tensorrt")
-    for package, what in (("tensorrt", "TensorRT"), ("pycuda", "pycuda")):
+    binding = "cuda-bindings" if _version("cuda-bindings") and not _version("pycuda") else "pycuda"
+    portable = _version("tensorrt-rtx-cu13-bindings")
+    if portable:
+        yield Check("GPU", "TensorRT-RTX", "ok", portable)
+    for package, what in (("tensorrt", "TensorRT"), (binding, binding)):
         version = _version(package)
         yield Check(
             "GPU",
@@ -224,7 +228,7 @@ def _tensorrt() -> Iterator[Check]:
             version or "not installed: needed for full speed on NVIDIA GPUs",
             "" if version else extra,
         )
-    if importlib.util.find_spec("pycuda") is not None:
+    if _version(binding):
         from engine.trt.cuda import CudaDevice, device_count
 
         try:

@@ -22,8 +22,8 @@ CHOICES = ("light", "full")
 
 
 def usual_backend(settings: StyleSettings) -> str:
-    """The backend that the settings ask for: a plan is one of TensorRT."""
-    return "tensorrt" if settings.plan is not None else settings.backend
+    """The backend that the settings ask for: a plan is one of TensorRT, unless its runtime was named."""
+    return "tensorrt" if settings.plan is not None and settings.backend == "auto" else settings.backend
 
 
 def choose_model(settings: StyleSettings, *, video: bool) -> str:

@@ -50,6 +50,7 @@ class Pipeline:
         settings: see `StyleSettings`; single settings may be given by name instead.
         cache: folder for compiled models.
         video: what model `auto` is to be chosen for.
+        frame: height and width of a video's frames, which a TensorRT plan is made for.
 
     Raises ModelError or BackendError on entering, ValueError for a look that does not exist.
     """
@@ -60,6 +61,7 @@ class Pipeline:
         *,
         cache: Path | None = None,
         video: bool = False,
+        frame: tuple[int, int] | None = None,
         **values: Any,
     ) -> None:
         if settings is not None and values:
@@ -75,6 +77,7 @@ class Pipeline:
             threads=self.settings.threads,
             cache=cache,
             plan=None if self.settings.plan is None else Path(self.settings.plan),
+            frame=None if frame is None or self.settings.tile else self._frame_size(*frame),
         )
         self._open = self._opener(usual_backend(self.settings), *self.settings.gpu_numbers[:1])
         self._opened: list[tuple[ExitStack, Backend, FrameRenderer]] = []
@@ -185,13 +188,26 @@ class Pipeline:
         return self.probe_view(self.view(image), position)
 
     def view(self, image: Image) -> Image:
-        """The thumbnail of a picture that the probe is shown: a copy, RGB uint8 ``(h, w, 3)``."""
-        height, width = image.shape[:2]
+        """The thumbnail of a picture that the probe is shown: a copy, RGB uint8 ``(h, w, 3)``.
+
+        A picture and its `reduced` have the same one.
+        """
+        half = self.reduced(image)
+        height, width = half.shape[:2]
         scale = min(1.0, self.spec.probe_side / max(height, width))
         # A layout has a cell for every so many pixels: its cells then cover the picture exactly.
         unit = MAP_STRIDE if self.spec.has_layout else 1
-        view = _resize(image, *(max(1, round(side * scale / unit)) * unit for side in (height, width)))
+        view = _resize(half, *(max(1, round(side * scale / unit)) * unit for side in (height, width)))
         return view.copy() if view is image else view
+
+    def reduced(self, image: Image) -> Image:
+        """A picture halved as often as leaves more than the probe is shown: a tenth of the time that `view` takes.
+
+        For whatever looks at a frame as a whole; it may be the picture itself.
+        """
+        while max(image.shape[:2]) >= 2 * self.spec.probe_side and min(image.shape[:2]) >= 2:
+            image = _resize(image, image.shape[0] // 2, image.shape[1] // 2)
+        return image
 
     def probe_view(self, view: Image, position: float = 0.0) -> Conditions:
         """What a picture is rendered with whose `view` was taken before."""
@@ -209,11 +225,7 @@ class Pipeline:
     def begin(self, image: Image, conditions: Conditions) -> Stylizing:
         """Begin to `render` a picture; as many as `depth` are under way at once."""
         started = time.perf_counter()
-        height, width = image.shape[:2]
-        scale = 1.0
-        if self.settings.detail > 0:
-            scale = min(1.0, BASE_SIDE * self.settings.detail / max(height, width))
-        work = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        work = _resize(image, *self._work_size(*image.shape[:2]))
         padded = _pad(work, self.spec.multiple, self.spec.min_side)
         if conditions.maps:
             conditions = on_grid(conditions, (work.shape[0], work.shape[1]), (padded.shape[0], padded.shape[1]))
@@ -226,6 +238,17 @@ class Pipeline:
         """Pictures that may be under way at once: more than one on a GPU."""
         return self._renderer.depth
 
+    def _work_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which a picture goes through the network."""
+        scale = 1.0
+        if self.settings.detail > 0:
+            scale = min(1.0, BASE_SIDE * self.settings.detail / max(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def _frame_size(self, height: int, width: int) -> tuple[int, int]:
+        """The same, with the border that fills it up to what the network takes."""
+        return _padded_size(self._work_size(height, width), self.spec.multiple, self.spec.min_side)
+
     def tile_plan(self, height: int, width: int, limit: int | None = None) -> TilePlan:
         """How a padded picture is cut: as the settings say, else whole when memory and the backend allow.
 
@@ -235,28 +258,21 @@ class Pipeline:
         largest = self._renderer.largest_tile
         if side is None and largest is None:
             side = default_tile(self.spec, height, width)
-        if limit is not None and height * width > limit:
-            side = min(side or max(height, width), math.isqrt(limit))
         most = largest or (height, width)
         if side:
             self._check_tile(side)
-            side = side // self.spec.multiple * self.spec.multiple
             most = min(side, most[0]), min(side, most[1])
-        if most[0] >= height and most[1] >= width:
+        if most[0] >= height and most[1] >= width and (limit is None or height * width <= limit):
             return TilePlan.whole(height, width)
+        if limit is not None:
+            self._check_tile(math.isqrt(limit))
         if largest is not None and min(largest) < self._least_tile:
             raise PlanError(
                 f"the plan takes tiles of up to {largest[0]}x{largest[1]}, {self.spec.name} needs sides of "
                 f"{self._least_tile}: build-engine --model {self.spec.name} --tile 1088x1920"
             )
-        return TilePlan(
-            height=height,
-            width=width,
-            tile_height=min(most[0], height),
-            tile_width=min(most[1], width),
-            halo=self.spec.halo,
-            multiple=self.spec.multiple,
-        )
+        halo, multiple = self.spec.halo, self.spec.multiple
+        return TilePlan.balanced(height, width, most=most, halo=halo, multiple=multiple, pixels=limit)
 
     @property
     def _least_tile(self) -> int:
@@ -303,9 +319,14 @@ class Stylizing:
         return self._result
 
 
+def _padded_size(size: tuple[int, int], multiple: int, least: int) -> tuple[int, int]:
+    """The next height and width that the network takes."""
+    return max(least, -(-size[0] // multiple) * multiple), max(least, -(-size[1] // multiple) * multiple)
+
+
 def _pad(image: Image, multiple: int, least: int) -> Image:
     """Mirror the right and lower border up to the sizes that the network takes."""
-    height, width = (max(least, -(-side // multiple) * multiple) for side in image.shape[:2])
+    height, width = _padded_size((image.shape[0], image.shape[1]), multiple, least)
     if (height, width) == image.shape[:2]:
         return np.ascontiguousarray(image)
     bottom, right = height - image.shape[0], width - image.shape[1]

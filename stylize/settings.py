@@ -54,7 +54,7 @@ class StyleSettings:
     model: str = "auto"
     """Name of a model, the path of a model folder, or `auto`: `light` for video on a CPU, else `full`."""
     backend: str = "auto"
-    """`mnn`, `openvino`, `torch`, `tensorrt`, or `auto`."""
+    """`mnn`, `openvino`, `torch`, `tensorrt`, `tensorrt-rtx`, or `auto`."""
     device: str | None = None
     """Device of the backend, such as `cuda:1`; None: its usual one."""
     gpus: str | None = None
@@ -96,7 +96,7 @@ class StyleSettings:
             raise ValueError(f"smoothing lies between 0 and 10 seconds, got {self.smoothing}")
         if self.gpus is not None:
             self._check_gpus(self.gpus)
-        if self.plan is not None and self.backend not in ("auto", "tensorrt"):
+        if self.plan is not None and self.backend not in ("auto", "tensorrt", "tensorrt-rtx"):
             raise ValueError(f"a plan is run by backend tensorrt, got backend {self.backend}: leave out one of them")
         if self.threads < 0:
             raise ValueError(f"threads is a number of CPU threads, or 0 for all, got {self.threads}")

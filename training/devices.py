@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 
+import psutil
 import torch
 
 from training.errors import TrainingError
@@ -42,6 +42,10 @@ def used_memory_mib(device: torch.device) -> float:
     """Peak memory so far: of the card, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 2**20
+    import resource
+
     # Linux counts in KiB, macOS in bytes.
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -36,9 +36,7 @@ class RunLog:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise TrainingError(
-                    "TensorBoard is not installed: pip install tensorboard"
-                ) from error
+                raise TrainingError("TensorBoard is not installed: pip install tensorboard") from error
             self._board = SummaryWriter(self.path.parent / "tensorboard", purge_step=self.step)
         self._file = self.path.open("a", encoding="utf-8")
         return self

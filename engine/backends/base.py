@@ -32,9 +32,11 @@ class BackendOptions:
     cache: Path | None = None
     """Folder for compiled models; None: none are kept, and TensorRT plans go to `engine.trt.plan.default_cache`."""
     plan: Path | None = None
-    """Plan folder for `tensorrt`; None: one that fits is taken from the cache, or built."""
+    """Plan folder for `tensorrt` or `tensorrt-rtx`; None: one that fits is taken from the cache, or built."""
+    frame: tuple[int, int] | None = None
+    """Height and width of a video's frames, as the network takes them: `tensorrt` builds a plan of just that shape."""
     graph: bool = True
-    """`torch` on CUDA: record the kernels of each shape once and replay them (CUDA graph)."""
+    """On NVIDIA GPUs: record the kernels of a shape once and replay them (CUDA graph)."""
 
 
 class Backend(Protocol):

@@ -1,4 +1,4 @@
-"""Backend `tensorrt`: NVIDIA GPUs, by plans that `build-engine` made.
+"""Backends `tensorrt` and `tensorrt-rtx`: NVIDIA GPUs, by plans that `build-engine` made.
 
 A frame is uploaded once; its tiles are cut, rendered and put together on the device.  Two lanes take
 turns, each with its own stream, execution context and buffers, so that one frame is copied while
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +22,13 @@ import numpy.typing as npt
 from engine.backends.base import BackendOptions, Tiles, check_conditions, check_tiles, check_view
 from engine.conditions import Conditions, grid_shape, window
 from engine.errors import BackendError, OutOfMemoryError, PlanError
+from engine.memory import gpu_tile
 from engine.spec import F32, ModelSpec
 from engine.tiling import Tile, batches
 from engine.trt import api as tensorrt_api
-from engine.trt.cuda import CudaDevice, Stream, copy_rectangle
+from engine.trt import rtx
+from engine.trt.cuda import CudaDevice, Stream, aligned, copy_rectangle, gpu_number
+from engine.trt.cuda_graph import Replay
 from engine.trt.plan import GRAPHS, PlanCache, PlanConfig, PlanRecord, Shape, ShapeProfile
 
 __all__ = ["TensorRtBackend"]
@@ -40,52 +43,81 @@ BuildPlan = Callable[[Path, PlanConfig, PlanCache, int], tuple[Path, PlanRecord]
 Shapes = Mapping[str, tuple[int, ...]]
 """Of the inputs that have no fixed one, by name; the picture's first."""
 
-ALIGNMENT = 256
-"""Bytes that the addresses of tensors are multiples of, as `setTensorAddress` asks."""
-
 LANES = 2
 
 DEFAULT_TILE = (1088, 1920)
-"""Largest tile of a plan that is built on demand."""
+"""Largest tile of a plan that is built on demand and takes tiles of many shapes."""
 
 
 class TensorRtBackend:
     """Runs the two plans of a model on one GPU.
 
+    For a video (`BackendOptions.frame`) that is a plan of the frames' own shape alone.  It gives way to one that takes
+    tiles of many shapes as soon as others come: frames of another size, or tiles because memory has run out.
+
     Args:
         folder: model folder.
         spec: its descriptor.
-        options: device (`cuda:1`), precision, cache folder, plan folder.
+        options: device (`cuda:1`), precision, cache folder, plan folder, the video's frame.
         build: makes a plan where the cache has none that fits; None: that is a PlanError.
+        runtime: `tensorrt`, or `rtx` for TensorRT-RTX.
     """
 
-    name = "tensorrt"
     depth = LANES
 
     def __init__(
-        self, folder: Path, spec: ModelSpec, options: BackendOptions, *, build: BuildPlan | None = None
+        self,
+        folder: Path,
+        spec: ModelSpec,
+        options: BackendOptions,
+        *,
+        build: BuildPlan | None = None,
+        runtime: str = "tensorrt",
     ) -> None:
-        self.folder, self.spec, self.options, self._build = folder, spec, options, build
+        self.folder, self.spec, self.options, self._build, self.runtime = folder, spec, options, build, runtime
+        self.name = "tensorrt-rtx" if runtime == "rtx" else "tensorrt"
         self._stack = ExitStack()
         self._lanes: list[_Lane] = []
         self._busy: deque[tuple[_Lane, tuple[int, ...]]] = deque()
+        self._done: deque[Image] = deque()
+        self._kernels: list[rtx.RuntimeCache] = []
         self._turn = 0
 
     def __enter__(self) -> TensorRtBackend:
         with ExitStack() as stack:
-            tensorrt_api.load()
-            self._device = stack.enter_context(CudaDevice(_gpu_number(self.options.device)))
-            self.plan, self.record = self._find_plan()
-            self._profile = self.record.config.profile
+            tensorrt_api.load(self.runtime)
+            self._device = stack.enter_context(CudaDevice(gpu_number(self.options.device)))
             stack.callback(self._free)
-            with self._device.current():
-                self._runtime = tensorrt_api.started(tensorrt_api.load().Runtime, tensorrt_api.logger())
-                self._runtime.engine_host_code_allowed = self.record.config.version_compatible
-                self._engines = {graph: self._deserialized(graph) for graph in GRAPHS}
-                self._lanes = [_Lane(self._device, self._engines["render"]) for _ in range(LANES)]
-                self._probe = _Lane(self._device, self._engines["probe"])
+            # Kernels of TensorRT-RTX are specialised for the shapes at hand in any case.
+            self._open(self.options.frame if self.runtime == "tensorrt" else None)
             self._stack = stack.pop_all()
         return self
+
+    def _open(self, frame: tuple[int, int] | None) -> None:
+        """Find, or build, the plan for frames of one shape (None: tiles of many) and make it ready to run."""
+        self.plan, self.record = self._find_plan(frame)
+        self._profile = self.record.config.profile
+        trt = tensorrt_api.load(self.runtime)
+        with self._device.current():
+            self._runtime = tensorrt_api.started(trt.Runtime, tensorrt_api.logger(self.runtime))
+            if self.runtime == "tensorrt":
+                self._runtime.engine_host_code_allowed = self.record.config.version_compatible
+            self._engines = {graph: self._deserialized(graph) for graph in GRAPHS}
+            self._probe = self._lane("probe", 1)[0]
+            self._lanes = self._lane("render", LANES)
+
+    def _lane(self, graph: str, count: int) -> list[_Lane]:
+        """Lanes of one graph."""
+        engine, device = self._engines[graph], self._device
+        if self.runtime == "rtx":
+            key = "".join(c if c.isalnum() else "-" for c in f"{self.record.key}-{graph}-{device.name}")
+            kernels = rtx.RuntimeCache(PlanCache(self.options.cache).root / "kernels" / f"{key}.bin")
+            self._kernels.append(kernels)
+            contexts = [rtx.execution_context(engine, kernels, graph=self.options.graph) for _ in range(count)]
+            return [_Lane(device, context, graph=False) for context in contexts]
+        strategy = tensorrt_api.load().ExecutionContextAllocationStrategy.USER_MANAGED
+        contexts = [engine.create_execution_context(strategy) for _ in range(count)]
+        return [_Lane(device, context, graph=self.options.graph) for context in contexts]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -95,6 +127,9 @@ class TensorRtBackend:
     def _free(self) -> None:
         """Contexts before engines before the runtime, all within the CUDA context."""
         with self._device.current():
+            for kernels in self._kernels:
+                kernels.save()
+            self._kernels = []
             for lane in [*self._lanes, *([self._probe] if hasattr(self, "_probe") else [])]:
                 lane.free()
             self._busy.clear()
@@ -107,7 +142,8 @@ class TensorRtBackend:
     def description(self) -> str:
         """GPU, TensorRT's version and arithmetic."""
         machine = self.record.machine
-        return f"TensorRT {machine.tensorrt} on {self._device.name}, {self.record.config.precision}"
+        name = tensorrt_api.title(self.runtime)
+        return f"{name} {machine.tensorrt} on {self._device.name}, {self.record.config.precision}"
 
     @property
     def largest_tile(self) -> tuple[int, int]:
@@ -134,13 +170,14 @@ class TensorRtBackend:
             lane.prepare(shapes)
             places = {}
             for name, shape in results.items():
-                places[name], size = size, _aligned(size + 4 * int(np.prod(shape)))
+                places[name], size = size, aligned(size + 4 * int(np.prod(shape)))
             addresses = {"view": lane.input.reserve(view.nbytes)}
-            lane.upload(addresses["view"], view.reshape(-1))
-            addresses |= lane.upload_arrays(vectors) if vectors else {}
             result = lane.output.reserve(size)
-            lane.execute({**addresses, **{name: result + place for name, place in places.items()}}, shapes)
-            found = lane.download(result, size)
+            with lane.settled():
+                lane.upload(addresses["view"], view.reshape(-1))
+                addresses |= lane.upload_arrays(vectors) if vectors else {}
+                lane.execute({**addresses, **{name: result + place for name, place in places.items()}}, shapes)
+                found = lane.download(result, size)
         parts = [found[places[name] :][: 4 * int(np.prod(shape))] for name, shape in results.items()]
         return [p.view(np.float32).reshape(s).copy() for p, s in zip(parts, results.values(), strict=True)]
 
@@ -148,20 +185,21 @@ class TensorRtBackend:
         """See `Backend.render`."""
         tiles = check_tiles(self.spec, tiles)
         check_conditions(self.spec, conditions, tiles.shape[1:3])
+        self._take_shape((1, *tiles.shape[1:]))
         step = self._profile.max[0]
         parts = [self._render_batch(tiles[i : i + step], conditions) for i in range(0, len(tiles), step)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _render_batch(self, tiles: Tiles, conditions: Conditions) -> Tiles:
-        self._check_shape(self._profile, tiles.shape)
         lane = self._free_lane()
         with self._device.current():
             lane.reserve_frame(tiles.nbytes)
             lane.prepare(self._shapes(tiles.shape))
-            lane.upload(lane.frame.reserve(0), tiles.reshape(-1))
-            given = lane.upload_arrays(conditions.feeds(len(tiles)))
-            lane.render(lane.frame.reserve(0), lane.result.reserve(0), self._shapes(tiles.shape), given)
-            return lane.download(lane.result.reserve(0), tiles.nbytes).reshape(tiles.shape).copy()
+            with lane.settled():
+                lane.upload(lane.frame.reserve(0), tiles.reshape(-1))
+                given = lane.upload_arrays(conditions.feeds(len(tiles)))
+                lane.render(lane.frame.reserve(0), lane.result.reserve(0), self._shapes(tiles.shape), given)
+                return lane.download(lane.result.reserve(0), tiles.nbytes).reshape(tiles.shape).copy()
 
     def _shapes(self, tiles: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes of the inputs that follow those of the tiles ``(N, H, W, 3)``."""
@@ -177,12 +215,12 @@ class TensorRtBackend:
             OutOfMemoryError: for these windows; nothing was queued, smaller ones may do.
             ValueError: the frame or a window is not what the network takes.
         """
-        if len(self._busy) >= LANES:
+        if len(self._busy) + len(self._done) >= LANES:
             raise ValueError(f"at most {LANES} frames at a time: collect one first")
         frame = check_tiles(self.spec, frame[None])[0]
         check_conditions(self.spec, conditions, frame.shape[:2])
         for part in windows:
-            self._check_shape(self._profile, (1, part.padded.height, part.padded.width, 3))
+            self._take_shape((1, part.padded.height, part.padded.width, 3))
         lane = self._free_lane()
         try:
             groups = self._reserved(lane, frame, windows, self._profile.max[0])
@@ -190,7 +228,7 @@ class TensorRtBackend:
             if self._profile.max[0] == 1 or len(windows) == 1:
                 raise
             groups = self._reserved(lane, frame, windows, 1)
-        with self._device.current():
+        with self._device.current(), lane.settled():
             lane.upload(lane.frame.reserve(0), frame.reshape(-1))
             given = lane.upload_arrays(_by_group(conditions, groups))
             for number, group in enumerate(groups):
@@ -213,6 +251,10 @@ class TensorRtBackend:
 
     def collect(self) -> Image:
         """The oldest frame that was submitted, stylized."""
+        return self._done.popleft() if self._done else self._finished()
+
+    def _finished(self) -> Image:
+        """Wait for the oldest frame on the GPU."""
         lane, shape = self._busy.popleft()
         with self._device.current():
             return lane.finish_download().reshape(shape).copy()
@@ -245,6 +287,20 @@ class TensorRtBackend:
         self._turn = (self._lanes.index(lane) + 1) % LANES
         return lane
 
+    def _take_shape(self, shape: tuple[int, ...]) -> None:
+        """Change to a plan of many shapes where the video's own does not take one; else `_check_shape`."""
+        whole = (shape[0], shape[1], shape[2])
+        if self._profile.is_fixed and not self._profile.holds(whole) and self._chosen_for_frame:
+            log.warning("the plan for %dx%d does not take tiles of %dx%d: changing", *self._profile.max[1:], *whole[1:])
+            self._done += [self._finished() for _ in range(len(self._busy))]
+            self._free()
+            self._open(None)
+        self._check_shape(self._profile, shape)
+
+    @property
+    def _chosen_for_frame(self) -> bool:
+        return self.options.frame is not None and self.options.plan is None
+
     def _check_shape(self, profile: ShapeProfile, shape: tuple[int, ...]) -> None:
         if any(n < low for n, low in zip(shape, profile.min, strict=False)):
             least = "x".join(map(str, profile.min[1:]))
@@ -260,14 +316,14 @@ class TensorRtBackend:
                 f"or build-engine --tile {shape[1]}x{shape[2]} --batch {shape[0]}"
             )
 
-    def _find_plan(self) -> tuple[Path, PlanRecord]:
+    def _find_plan(self, frame: tuple[int, int] | None) -> tuple[Path, PlanRecord]:
         from engine.trt.graphs import graph_hashes, onnx_graphs
 
-        machine = tensorrt_api.machine(self._device)
+        machine = tensorrt_api.machine(self._device, self.runtime)
         precision = "fp16" if self.options.precision == "auto" else self.options.precision
         if self.options.plan is not None:
             record = PlanRecord.load(self.options.plan)
-            reason = record.mismatch(machine)
+            reason = record.mismatch(machine, self.runtime)
             if reason is None and dict(record.graphs) != graph_hashes(
                 onnx_graphs(self.folder, self.spec, record.config.precision)
             ):
@@ -276,30 +332,59 @@ class TensorRtBackend:
                 raise PlanError(f"{self.options.plan} {reason}: {record.rebuild()}")
             record.verify(self.options.plan)
             return self.options.plan, record
-        cache = PlanCache(self.options.cache)
-        found = cache.find(graph_hashes(onnx_graphs(self.folder, self.spec, precision)), machine)
+        cache, graphs = PlanCache(self.options.cache), graph_hashes(onnx_graphs(self.folder, self.spec, precision))
+        profile = self._profile_for(frame, precision)
+        shape = profile.opt if profile.is_fixed else None
+        found = self._carried(graphs, machine) or cache.find(graphs, machine, self.runtime, shape)
         if found is not None:
             found[1].verify(found[0])
             return found
+        name = tensorrt_api.title(self.runtime)
         if self._build is None:
-            raise PlanError(f"no TensorRT plan of {self.spec.name} for {machine} yet: build-engine makes one")
-        profile = ShapeProfile.of_tile(self.spec, *DEFAULT_TILE, 1)
+            raise PlanError(f"no {name} plan of {self.spec.name} for {machine} yet: build-engine makes one")
+        time = "several seconds" if self.runtime == "rtx" else "several minutes"
         log.warning(
-            "no TensorRT plan of %s for %s yet: building one, once, which may take several minutes; it is kept in %s. "
-            "To have it beforehand: build-engine --model %s --gpu %d; to do without: --backend torch or openvino",
-            *(self.spec.name, machine, cache.plans, self.spec.name, self._device.index),
+            "no %s plan of %s for %dx%d on %s yet: building one, once, which may take %s; it is kept in %s. "
+            "To have it beforehand: build-engine --model %s --gpu %d%s%s; to do without: --backend torch or openvino",
+            *(name, self.spec.name, *profile.max[1:], machine, time, cache.plans, self.spec.name, self._device.index),
+            " --runtime rtx" if self.runtime == "rtx" else "",
+            f" --tile {profile.max[1]}x{profile.max[2]} --fixed" if profile.is_fixed else "",
         )
-        config = PlanConfig(profile=profile, precision=precision)
+        config = PlanConfig(profile=profile, precision=precision, runtime=self.runtime)
         return self._build(self.folder, config, cache, self._device.index)
 
+    def _profile_for(self, frame: tuple[int, int] | None, precision: str) -> ShapeProfile:
+        """What a plan that is built here takes: tiles of many shapes, or for a video those of its frames alone."""
+        if frame is None:
+            return ShapeProfile.of_tile(self.spec, *DEFAULT_TILE, 1)
+        with self._device.current():
+            total = self._device.memory()[1]
+        try:
+            return ShapeProfile.fixed(*gpu_tile(self.spec, frame, total, precision=precision, at_once=LANES))
+        except ValueError as error:
+            raise OutOfMemoryError(f"GPU {self._device.index} is too small for {self.spec.name}: {error}") from error
+
+    def _carried(self, graphs: Mapping[str, str], machine: tensorrt_api.Machine) -> tuple[Path, PlanRecord] | None:
+        """The portable plan that the model folder brings with it, if it fits."""
+        folder = self.folder / "rtx"
+        if self.runtime != "rtx" or not (folder / "plan.json").is_file():
+            return None
+        record = PlanRecord.load(folder)
+        reason = record.mismatch(machine, self.runtime)
+        if reason is None and dict(record.graphs) == dict(graphs):
+            return folder, record
+        log.info("the plan in %s is not used: it %s", folder, reason or "was built from another precision or version")
+        return None
+
     def _deserialized(self, graph: str) -> Any:
-        trt = tensorrt_api.load()
+        trt = tensorrt_api.load(self.runtime)
         path = self.plan / f"{graph}.plan"
         engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
-            raise PlanError(
-                f"{path} cannot be loaded ({tensorrt_api.recent_errors()}): {self.record.rebuild()} --force"
-            )
+            reason = tensorrt_api.recent_errors()
+            if tensorrt_api.lacks_memory(reason):
+                raise OutOfMemoryError(f"no memory for {path} ({reason}): close other programs, or use a smaller model")
+            raise PlanError(f"{path} cannot be loaded ({reason}): {self.record.rebuild()} --force")
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         if graph == "render":
             inputs, outputs = ["tiles", *self.spec.render_vectors, *self.spec.render_maps], ["output"]
@@ -332,12 +417,12 @@ class _Lane:
     Activation memory follows the shapes at hand, so that smaller tiles need less of it.
     """
 
-    def __init__(self, device: CudaDevice, engine: Any) -> None:
-        trt = tensorrt_api.load()
-        self.context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if self.context is None:
+    def __init__(self, device: CudaDevice, context: Any, *, graph: bool) -> None:
+        if context is None:
             raise OutOfMemoryError(f"no memory for an execution context: {tensorrt_api.recent_errors()}")
+        self.context = context
         self.stream = device.stream()
+        self._replay = Replay(self.stream.handle) if graph else None
         self.frame, self.result, self.input, self.output, self.vectors, self.scratch = (
             device.buffer() for _ in range(6)
         )
@@ -347,7 +432,10 @@ class _Lane:
 
     def free(self) -> None:
         """Wait for queued work, then give everything back."""
-        self.stream.synchronize()
+        with suppress(Exception):  # what failed on the way has been told
+            self.stream.synchronize()
+        if self._replay is not None:
+            self._replay.clear()
         self.context = None
         for buffer in (self.frame, self.result, self.input, self.output, self.vectors, self.scratch):
             buffer.free()
@@ -358,6 +446,16 @@ class _Lane:
         """Wait until all that was queued is done; the page-locked arrays are free again."""
         self.stream.synchronize()
         self._uploads = 0
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """After a failure nothing of what was queued inside is under way any more."""
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):  # the first failure is the one to tell
+                self.synchronize()
+            raise
 
     def prepare(self, shapes: Shapes) -> None:
         """Room for what lies between the layers; before anything is queued, so that it may fail."""
@@ -371,17 +469,17 @@ class _Lane:
         np.copyto(pinned, data)
         self.stream.upload(target, pinned)
 
-    def upload_arrays(self, arrays: dict[str, F32]) -> dict[str, int]:
-        """Queue a copy of float32 arrays to `vectors`; their addresses, `ALIGNMENT` bytes or a multiple apart."""
+    def upload_arrays(self, arrays: Mapping[str, F32]) -> dict[str, int]:
+        """Queue a copy of float32 arrays to `vectors`; their addresses, each of them aligned."""
         places, size = {}, 0
         for name, values in arrays.items():
-            places[name], size = size, _aligned(size + values.nbytes)
-        together = np.zeros(size, np.uint8)
+            places[name], size = size, aligned(size + values.nbytes)
+        joined = np.zeros(size, np.uint8)
         for name, values in arrays.items():
-            flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-            together[places[name] :][: values.nbytes] = flat.view(np.uint8)
+            flat = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8)
+            joined[places[name] : places[name] + flat.size] = flat
         start = self.vectors.reserve(size)
-        self.upload(start, together)
+        self.upload(start, joined)
         return {name: start + place for name, place in places.items()}
 
     def start_download(self, source: int, size: int) -> None:
@@ -443,11 +541,17 @@ class _Lane:
         self.execute({"tiles": images, "output": result, **given}, shapes)
 
     def execute(self, addresses: dict[str, int], shapes: Shapes) -> None:
-        """Queue the engine."""
+        """Queue the engine, by a CUDA graph where the same comes again."""
         self._set_shapes(shapes)
         self._reserve_scratch()
         for name, address in addresses.items():
             _check(self.context.set_tensor_address(name, address), f"the address of {name}")
+        if self._replay is None:
+            return self._enqueue()
+        places = (*addresses.items(), *shapes.items(), self.scratch.reserve(0), self.scratch.size)
+        return self._replay(places, self._enqueue)
+
+    def _enqueue(self) -> None:
         _check(self.context.execute_async_v3(self.stream.handle), "the network")
 
     def _set_shapes(self, shapes: Shapes) -> None:
@@ -457,10 +561,6 @@ class _Lane:
     def _reserve_scratch(self) -> None:
         size = max(int(self.context.update_device_memory_size_for_shapes()), 1)
         self.context.set_device_memory(self.scratch.reserve(size), self.scratch.size)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _by_group(conditions: Conditions, groups: Sequence[Sequence[Tile]]) -> dict[str, F32]:
@@ -474,17 +574,9 @@ def _by_group(conditions: Conditions, groups: Sequence[Sequence[Tile]]) -> dict[
 
 
 def _check(accepted: bool, what: str) -> None:
-    if not accepted:
-        raise BackendError(f"TensorRT does not take {what}: {tensorrt_api.recent_errors()}")
-
-
-def _gpu_number(device: str | None) -> int:
-    """0 for None and `cuda`, 1 for `cuda:1`, `gpu:1` and `1`."""
-    text = (device or "0").lower()
-    for prefix in ("cuda:", "gpu:", "gpu.", "cuda", "gpu"):
-        if text.startswith(prefix):
-            text = text[len(prefix) :] or "0"
-            break
-    if not text.isdigit():
-        raise BackendError(f"tensorrt runs on a GPU, got device {device!r}: choose cuda:0, cuda:1, ...")
-    return int(text)
+    if accepted:
+        return
+    reason = tensorrt_api.recent_errors()
+    if tensorrt_api.lacks_memory(reason):
+        raise OutOfMemoryError(f"no GPU memory left for {what} ({reason}): choose a smaller --tile")
+    raise BackendError(f"TensorRT does not take {what}: {reason}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from engine.backends.torch_graph import GraphCache
 
-__all__ = ["TorchBackend", "apply_op"]
+__all__ = ["TorchBackend", "apply_op", "reflected"]
 
 Image = npt.NDArray[np.uint8]
 
@@ -48,6 +48,8 @@ class TorchBackend:
         self._powers: dict[str, int] = {}
         self._under_way: deque[tuple[Tensor, Any]] = deque()
         self._graphs: GraphCache | None = None
+        self._copies: tuple[Any, Any] | None = None
+        """On CUDA: streams for what goes to the GPU and for what comes back, so that neither waits for the network."""
         self._device: Any = None
         self._dtype: Any = None
 
@@ -72,6 +74,7 @@ class TorchBackend:
             from engine.backends.torch_graph import GraphCache
 
             torch.backends.cudnn.benchmark = True  # shapes are few, and come again for every frame
+            self._copies = torch.cuda.Stream(self._device), torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             if self.options.graph:
                 self._graphs = GraphCache(self._compute)
         return self
@@ -108,7 +111,7 @@ class TorchBackend:
     ) -> None:
         if self._graphs is not None:
             self._graphs.clear()
-        self._graphs = None
+        self._graphs = self._copies = None
         self._under_way.clear()
         self._weights.clear()
         self._powers = {}
@@ -208,30 +211,40 @@ class TorchBackend:
             event.synchronize()
         return np.array(result.numpy()[0])
 
-    def _uploaded(self, images: Tensor) -> Tensor:
-        """On the device; by way of page-locked memory, so that the host need not wait."""
-        if self._device.type == "cuda":
-            return images.pin_memory().to(self._device, non_blocking=True)
-        return images.clone() if self._device.type == "cpu" else images.to(self._device)
+    def _uploaded(self, array: Tensor) -> Tensor:
+        """A copy on the device; by way of page-locked memory and its own stream, so that the host need not wait."""
+        import torch
+
+        if self._copies is None:
+            return array.clone() if self._device.type == "cpu" else array.to(self._device)
+        stream, current = self._copies[0], torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(stream):
+            result = array.pin_memory().to(self._device, non_blocking=True)
+        current.wait_stream(stream)
+        result.record_stream(current)  # its memory is the other stream's
+        return result
 
     def _downloading(self, result: Tensor) -> tuple[Tensor, Any]:
         """The place on the host, and an event that tells when it is filled (None: it is)."""
         import torch
 
-        if self._device.type != "cuda":
+        if self._copies is None:
             return result.cpu(), None
+        stream = self._copies[1]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
         host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
-        host.copy_(result, non_blocking=True)
+        with torch.cuda.stream(stream):
+            host.copy_(result, non_blocking=True)
+        result.record_stream(stream)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))
+        event.record(stream)
         return host, event
 
     def _placed_conditions(self, conditions: Conditions, count: int) -> tuple[list[Tensor], list[Tensor]]:
         """Maps ``(count, C, h, w)`` and vectors ``(1, ...)`` on the device, in the order of the spec."""
         import torch
 
-        feeds = conditions.feeds(count)
-        placed = {name: torch.from_numpy(_writable(values)).to(self._device) for name, values in feeds.items()}
+        placed = {name: self._uploaded(torch.from_numpy(_writable(v))) for name, v in conditions.feeds(count).items()}
         return [placed[name] for name in self.spec.render_maps], [placed[name] for name in self.spec.render_vectors]
 
     def _picture(self, images: Tensor, *conditions: Tensor) -> Tensor:
@@ -334,8 +347,12 @@ def apply_op(op: Op, inputs: Sequence[Tensor], weights: Mapping[str, Tensor]) ->
         return whole[:, :, before:height, before:width]
     if op.kind == "conv":
         before, after = op.pads
-        mode = "replicate" if op.pad_mode == "edge" else op.pad_mode
-        padded = F.pad(x, (before, after, before, after), mode=mode) if before or after else x
+        padded = x
+        if x.is_cuda and op.pad_mode == "reflect" and before == after != 0:
+            padded = reflected(x, before)
+        elif before or after:
+            mode = "replicate" if op.pad_mode == "edge" else op.pad_mode
+            padded = F.pad(x, (before, after, before, after), mode=mode)
         weight, bias = weights[f"{op.weight}.weight"], weights.get(f"{op.weight}.bias")
         return F.conv2d(padded, weight, bias, op.stride, dilation=op.dilation, groups=op.groups)
     simple: dict[str, Callable[[], Tensor]] = {
@@ -355,6 +372,25 @@ def apply_op(op: Op, inputs: Sequence[Tensor], weights: Mapping[str, Tensor]) ->
         "shuffle": lambda: F.pixel_shuffle(x, op.stride),
     }
     return simple[op.kind]()
+
+
+def reflected(x: Tensor, pad: int) -> Tensor:
+    """Reflection padding ``(N, C, H, W)`` that keeps the channels last in memory.
+
+    On CUDA torch's own brings them first, and the convolution brings them back: two copies of the feature map.
+    """
+    import torch
+
+    n, channels, height, width = x.shape
+    shape = (n, channels, height + 2 * pad, width + 2 * pad)
+    result = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    result[:, :, pad : pad + height, pad : pad + width] = x
+    middle = result[:, :, pad : pad + height]
+    middle[..., :pad] = x[..., 1 : pad + 1].flip(3)
+    middle[..., pad + width :] = x[..., width - 1 - pad : width - 1].flip(3)
+    result[:, :, :pad] = result[:, :, pad + 1 : 2 * pad + 1].flip(2)
+    result[:, :, pad + height :] = result[:, :, height - 1 : height + pad - 1].flip(2)
+    return result
 
 
 def _part(images: Tensor, place: Region) -> Tensor:

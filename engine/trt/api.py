@@ -1,21 +1,41 @@
-"""What the builder and the backend share of TensorRT: finding it, its log, the machine it runs on."""
+"""What the builder and the backend share of TensorRT: finding it, its log, the machine it runs on.
+
+There are two runtimes with one interface: `tensorrt`, whose plans are tuned on the GPU that they are built for, and
+`rtx`, TensorRT for RTX, whose plans are portable and finished on the user's GPU within seconds.
+"""
 
 from __future__ import annotations
 
+import importlib
 import logging
+import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from engine.errors import BackendError
 from engine.trt.cuda import CudaDevice
 
-__all__ = ["MINIMUM", "Machine", "load", "logger", "machine", "recent_errors", "started"]
+__all__ = [
+    "MINIMUM",
+    "RUNTIMES",
+    "Machine",
+    "lacks_memory",
+    "load",
+    "logger",
+    "machine",
+    "recent_errors",
+    "started",
+    "title",
+]
 
 log = logging.getLogger("engine.tensorrt")
 
-MINIMUM = (10, 9)
-"""Oldest TensorRT whose bindings the contract test covers."""
+RUNTIMES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx_bindings"}
+"""Runtime -> the module with its bindings."""
+
+MINIMUM = {"tensorrt": (10, 3), "rtx": (1, 7)}
+"""Oldest version of each runtime whose bindings the contract test covers; 10.3 is that of JetPack 6.2."""
 
 _errors: list[str] = []
 
@@ -25,35 +45,45 @@ class Machine:
     """What a plan is made for."""
 
     gpu: str
-    """Name of the GPU."""
+    """Name of the GPU; of a portable plan, which GPUs."""
     capability: str
-    """Its compute capability: ``8.9``."""
+    """Its compute capability: ``8.9``; of a portable plan, all of them: ``8.0 8.6 8.9``."""
     tensorrt: str
-    """Version of TensorRT: ``10.9.0.34``."""
+    """Version of the runtime: ``10.9.0.34``."""
 
     def __str__(self) -> str:
         return f"{self.gpu} (compute capability {self.capability}), TensorRT {self.tensorrt}"
 
 
-def load() -> Any:
-    """The module tensorrt; BackendError if it is missing or older than `MINIMUM`."""
+def title(runtime: str) -> str:
+    """A runtime's name for people."""
+    return "TensorRT-RTX" if runtime == "rtx" else "TensorRT"
+
+
+def load(runtime: str = "tensorrt") -> Any:
+    """The module of a runtime; BackendError if it is missing or older than `MINIMUM`."""
+    name, module = title(runtime), RUNTIMES[runtime]
     try:
-        import tensorrt as trt
+        if runtime == "rtx":
+            importlib.import_module("tensorrt_rtx_libs")  # loads the library that the bindings need
+        trt = importlib.import_module(module)
     except ImportError as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "tensorrt":
-            raise BackendError("TensorRT is not installed: pip install tensorrt pycuda") from error
-        raise BackendError(f"TensorRT cannot be loaded ({error}): install it again, for your CUDA version") from error
+        if isinstance(error, ModuleNotFoundError) and error.name in (module, "tensorrt_rtx_libs"):
+            packages = "tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings" if runtime == "rtx" else "tensorrt pycuda"
+            raise BackendError(f"{name} is not installed: pip install {packages}") from error
+        raise BackendError(f"{name} cannot be loaded ({error}): install it again, for your CUDA version") from error
     parts = str(trt.__version__).split(".")
-    if tuple(int(part) for part in parts[:2]) < MINIMUM:
-        oldest = ".".join(map(str, MINIMUM))
-        raise BackendError(f"TensorRT {trt.__version__} is too old: pip install --upgrade 'tensorrt>={oldest}'")
+    if tuple(int(part) for part in parts[:2]) < MINIMUM[runtime]:
+        oldest = ".".join(map(str, MINIMUM[runtime]))
+        package = "tensorrt-rtx-cu13-bindings" if runtime == "rtx" else "tensorrt"
+        raise BackendError(f"{name} {trt.__version__} is too old: pip install --upgrade '{package}>={oldest}'")
     return trt
 
 
-@lru_cache(maxsize=1)
-def logger() -> Any:
-    """A TensorRT logger that writes to `engine.tensorrt`; it lives as long as the process."""
-    trt = load()
+@cache
+def logger(runtime: str = "tensorrt") -> Any:
+    """A logger of a runtime that writes to `engine.tensorrt`; it lives as long as the process."""
+    trt = load(runtime)
     levels = {
         trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.Severity.ERROR: logging.ERROR,
@@ -83,9 +113,14 @@ def recent_errors() -> str:
     return text[:600] or "TensorRT gave no reason"
 
 
-def machine(device: CudaDevice) -> Machine:
+def lacks_memory(reason: str) -> bool:
+    """Whether a complaint of TensorRT is about too little memory (and not about an illegal access, say)."""
+    return re.search(r"out ?of ?memory|(amount|lack) of (gpu )?memory|fail\w* to allocate", reason, re.I) is not None
+
+
+def machine(device: CudaDevice, runtime: str = "tensorrt") -> Machine:
     """Of an entered device."""
-    return Machine(gpu=device.name, capability=device.capability, tensorrt=str(load().__version__))
+    return Machine(gpu=device.name, capability=device.capability, tensorrt=str(load(runtime).__version__))
 
 
 def started(factory: Any, *arguments: Any) -> Any:

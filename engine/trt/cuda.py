@@ -1,8 +1,8 @@
-"""All of pycuda: devices, streams, memory.
+"""All of CUDA's driver: devices, streams, memory, by pycuda or cuda-bindings, whichever is installed.
 
 A thread that uses a device makes its primary context current for the length of each call
 (`CudaDevice.current`); the context is the one that TensorRT and torch use as well.  Nothing here runs
-at import: pycuda is looked for when a device is opened.
+at import: the driver is looked for when a device is opened.
 """
 
 from __future__ import annotations
@@ -18,23 +18,57 @@ import numpy.typing as npt
 
 from engine.errors import BackendError, OutOfMemoryError
 
-__all__ = ["Buffer", "CudaDevice", "PinnedArray", "Stream", "copy_rectangle", "device_count"]
+__all__ = [
+    "ALIGNMENT",
+    "Buffer",
+    "CudaDevice",
+    "PinnedArray",
+    "Stream",
+    "aligned",
+    "copy_rectangle",
+    "device_count",
+    "gpu_number",
+    "of_capability",
+]
 
 Bytes = npt.NDArray[np.uint8]
+
+ALIGNMENT = 256
+"""Bytes that TensorRT wants every address of a tensor to be a multiple of (`setTensorAddress` in NvInferRuntime.h);
+CUDA's allocations are."""
+
+NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING: the stream does not wait for the default one, nor that for the stream."""
+
+
+def aligned(size: int) -> int:
+    """The next multiple of `ALIGNMENT`."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 _contexts: dict[int, Any] = {}
 _lock = threading.Lock()
 
 
-def _driver() -> Any:
-    """The module pycuda.driver, initialised."""
+def _module() -> Any:
+    """pycuda.driver, or what has its names on top of cuda-bindings where pycuda is not installed."""
     try:
         import pycuda.driver as cuda
+
+        return cuda
     except ImportError as error:
         if "libcuda" in str(error):
             raise BackendError("no NVIDIA driver (libcuda.so.1 is missing): install one, then try again") from error
-        raise BackendError("pycuda is not installed: pip install pycuda") from error
+    try:
+        from engine.trt import cuda_bindings
+    except ImportError as error:
+        raise BackendError("neither pycuda nor cuda-bindings is installed: pip install cuda-bindings") from error
+    return cuda_bindings
+
+
+def _driver() -> Any:
+    """The driver's module, initialised."""
+    cuda = _module()
     try:
         cuda.init()
     except cuda.Error as error:
@@ -45,6 +79,26 @@ def _driver() -> Any:
 def device_count() -> int:
     """CUDA devices of this machine; BackendError says why there are none."""
     return int(_driver().Device.count())
+
+
+def of_capability(index: int) -> str:
+    """Compute capability of a GPU, ``8.9``; BackendError where there is no such one."""
+    cuda = _driver()
+    if not 0 <= index < cuda.Device.count():
+        raise BackendError(f"there is no GPU {index}: this machine has {cuda.Device.count()}; see nvidia-smi")
+    return ".".join(map(str, cuda.Device(index).compute_capability()))
+
+
+def gpu_number(device: str | None) -> int:
+    """0 for None and `cuda`, 1 for `cuda:1`, `gpu:1` and `1`; BackendError for what is no GPU of CUDA."""
+    text = (device or "0").lower()
+    for prefix in ("cuda:", "gpu:", "gpu.", "cuda", "gpu"):
+        if text.startswith(prefix):
+            text = text[len(prefix) :] or "0"
+            break
+    if not text.isdigit():
+        raise BackendError(f"tensorrt runs on a GPU, got device {device!r}: choose cuda:0, cuda:1, ...")
+    return int(text)
 
 
 def _primary_context(cuda: Any, index: int) -> Any:
@@ -151,7 +205,7 @@ class Stream:
 
     def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
-        self._stream = cuda.Stream()
+        self._stream = cuda.Stream(NON_BLOCKING)
 
     @property
     def handle(self) -> int:

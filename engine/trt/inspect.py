@@ -21,10 +21,11 @@ def layers_of(plan: Path, gpu: int) -> dict[str, list[dict[str, Any]]]:
     """
     folder, graphs = (plan.parent, (plan.stem,)) if plan.suffix == ".plan" else (plan, GRAPHS)
     record = PlanRecord.load(folder)
-    tensorrt_api.load()
+    runtime = record.config.runtime
+    tensorrt_api.load(runtime)
     result = {}
     with CudaDevice(gpu) as device:
-        reason = record.mismatch(tensorrt_api.machine(device))
+        reason = record.mismatch(tensorrt_api.machine(device, runtime), runtime)
         if reason is not None:
             raise PlanError(f"{folder} {reason}: {record.rebuild()}")
         record.verify(folder)
@@ -37,9 +38,10 @@ def layers_of(plan: Path, gpu: int) -> dict[str, list[dict[str, Any]]]:
 
 def _information(path: Path, record: PlanRecord) -> str:
     """What TensorRT says of a plan; its objects are gone before the context is."""
-    trt = tensorrt_api.load()
-    runtime = tensorrt_api.started(trt.Runtime, tensorrt_api.logger())
-    runtime.engine_host_code_allowed = record.config.version_compatible
+    trt = tensorrt_api.load(record.config.runtime)
+    runtime = tensorrt_api.started(trt.Runtime, tensorrt_api.logger(record.config.runtime))
+    if record.config.version_compatible:
+        runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise PlanError(f"{path} cannot be loaded ({tensorrt_api.recent_errors()}): {record.rebuild()} --force")

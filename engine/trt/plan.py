@@ -23,7 +23,7 @@ from typing import Any
 from engine.errors import PlanError
 from engine.files import replace_folder
 from engine.spec import ModelSpec, sha256
-from engine.trt.api import Machine
+from engine.trt.api import RUNTIMES, Machine, title
 
 __all__ = ["GRAPHS", "PlanCache", "PlanConfig", "PlanRecord", "ShapeProfile", "default_cache", "parse_size"]
 
@@ -63,6 +63,11 @@ class ShapeProfile:
         """Whether a plan with this profile takes the shape."""
         return all(low <= n <= high for low, n, high in zip(self.min, shape, self.max, strict=True))
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is of one shape alone."""
+        return self.min == self.max
+
     def check(self, spec: ModelSpec) -> None:
         """ValueError if the model could not take one of the shapes."""
         for name in ("min", "opt", "max"):
@@ -77,6 +82,12 @@ class ShapeProfile:
     def of_tile(cls, spec: ModelSpec, height: int, width: int, batch: int) -> ShapeProfile:
         """Tuned for one size of tile and a full batch; anything smaller works too."""
         return cls(min=(1, spec.min_side, spec.min_side), opt=(batch, height, width), max=(batch, height, width))
+
+    @classmethod
+    def fixed(cls, height: int, width: int, batch: int = 1) -> ShapeProfile:
+        """One shape alone, which TensorRT can tune for better: for the frames of a video."""
+        shape = (batch, height, width)
+        return cls(min=shape, opt=shape, max=shape)
 
     @classmethod
     def of_probe(cls, spec: ModelSpec) -> ShapeProfile:
@@ -103,8 +114,14 @@ class PlanConfig:
     """Run on every GPU from Ampere on, at some cost in speed."""
     version_compatible: bool = False
     """Run in later TensorRT versions of the same major version, at some cost in speed."""
+    runtime: str = "tensorrt"
+    """What runs the plan: `tensorrt`, or `rtx` for TensorRT-RTX, whose plans run on every GPU of its `TARGETS`."""
 
     def __post_init__(self) -> None:
+        if self.runtime not in RUNTIMES:
+            raise ValueError(f"unknown runtime, got {self.runtime!r}; allowed: {', '.join(RUNTIMES)}")
+        if self.runtime == "rtx" and (self.hardware_compatible or self.version_compatible):
+            raise ValueError("plans of TensorRT-RTX are portable by themselves: leave out the options for that")
         if self.precision not in BARS:
             raise ValueError(f"unknown precision, got {self.precision!r}; allowed: {', '.join(BARS)}")
         if not 0 <= self.optimization_level <= 5:
@@ -174,23 +191,33 @@ class PlanRecord:
             if not path.is_file() or sha256(path) != self.files.get(graph):
                 raise PlanError(f"{path} is missing or damaged: {self.rebuild()} --force")
 
-    def mismatch(self, machine: Machine) -> str | None:
-        """Why the plan cannot run on a machine; None if it can."""
+    def mismatch(self, machine: Machine, runtime: str = "tensorrt") -> str | None:
+        """Why the plan cannot run on a machine by a runtime; None if it can."""
         ours, theirs = self.machine, machine
-        if self.config.hardware_compatible:
+        if self.config.runtime != runtime:
+            other = "tensorrt-rtx" if self.config.runtime == "rtx" else "tensorrt"
+            return f"was built for {title(self.config.runtime)} (--backend {other} runs it), not for {title(runtime)}"
+        if runtime == "rtx":
+            if theirs.capability not in ours.capability.split():
+                return (
+                    f"runs on GPUs of compute capability {ours.capability}, this is {theirs.gpu} ({theirs.capability})"
+                )
+        elif self.config.hardware_compatible:
             if _version(theirs.capability) < (8, 0):
                 return f"needs a GPU from Ampere on, this is {theirs.gpu} ({theirs.capability})"
         elif (ours.gpu, ours.capability) != (theirs.gpu, theirs.capability):
             return f"was built for {ours.gpu} ({ours.capability}), this is {theirs.gpu} ({theirs.capability})"
         built, here = _version(ours.tensorrt), _version(theirs.tensorrt)
         fits = here[:1] == built[:1] and here >= built if self.config.version_compatible else here == built
-        return None if fits else f"was built with TensorRT {ours.tensorrt}, this is {theirs.tensorrt}"
+        return None if fits else f"was built with {title(runtime)} {ours.tensorrt}, this is {theirs.tensorrt}"
 
     def rebuild(self) -> str:
         """The command that makes such a plan on this machine."""
         c = self.config
         n, h, w = c.profile.opt
         flags = [f"--model {self.model}", f"--precision {c.precision}", f"--tile {h}x{w}", f"--batch {n}"]
+        flags += ["--fixed"] if c.profile.is_fixed else []
+        flags += [f"--runtime {c.runtime}"] if c.runtime != "tensorrt" else []
         flags += ["--hardware-compatible ampere+"] if c.hardware_compatible else []
         flags += ["--version-compatible"] if c.version_compatible else []
         return f"build-engine {' '.join(flags)}"
@@ -247,12 +274,23 @@ class PlanCache:
                     continue
         return [(folder, record) for _, folder, record in sorted(found, key=lambda item: -item[0])]
 
-    def find(self, graphs: Mapping[str, str], machine: Machine) -> tuple[Path, PlanRecord] | None:
-        """The newest plan of the ONNX graphs that runs on the machine."""
-        for folder, record in self.records():
-            if dict(record.graphs) == dict(graphs) and record.mismatch(machine) is None:
-                return folder, record
-        return None
+    def find(
+        self, graphs: Mapping[str, str], machine: Machine, runtime: str = "tensorrt", frame: Shape | None = None
+    ) -> tuple[Path, PlanRecord] | None:
+        """The newest plan of the ONNX graphs that runs on the machine.
+
+        With `frame`, one of that shape alone, else one that takes the shape among others; without, none that is of
+        one shape alone.
+        """
+        fitting = [
+            (folder, record)
+            for folder, record in self.records()
+            if dict(record.graphs) == dict(graphs) and record.mismatch(machine, runtime) is None
+        ]
+        if frame is None:
+            return next((found for found in fitting if not found[1].config.profile.is_fixed), None)
+        holding = [found for found in fitting if found[1].config.profile.holds(frame)]
+        return min(holding, key=lambda found: not found[1].config.profile.is_fixed, default=None)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

@@ -77,7 +77,9 @@ STYLE: list[Callable[[Any], Any]] = [
         show_default=True,
         help="Working size: long side of at most 1920 pixels times this; 0 works at the picture's own size.",
     ),
-    click.option("--backend", default="auto", show_default=True, help="auto, mnn, openvino, torch, tensorrt."),
+    click.option(
+        "--backend", default="auto", show_default=True, help="auto, mnn, openvino, torch, tensorrt, tensorrt-rtx."
+    ),
     click.option("--device", help="Device of the backend, such as cuda:1.  [default: its usual one]"),
     click.option(
         "--plan",
@@ -203,11 +205,13 @@ def counted(kinds: Mapping[str, int]) -> str:
 
 
 @contextmanager
-def open_stylizer(style: StyleSettings, *, video: bool = False) -> Iterator[Stylizer]:
+def open_stylizer(
+    style: StyleSettings, *, video: bool = False, frame: tuple[int, int] | None = None
+) -> Iterator[Stylizer]:
     """An entered stylizer; an unknown look or a tile that is too small is a usage error."""
     from stylize.api import Stylizer
 
-    stylizer = settings_or_usage(Stylizer, settings=style, video=video)
+    stylizer = settings_or_usage(Stylizer, settings=style, video=video, frame=frame)
     with stylizer:
         yield stylizer
 

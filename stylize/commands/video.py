@@ -128,7 +128,7 @@ def video(
         if ray is not None:
             reports = _on_cluster(ctx, jobs, style, bars, stop)
         else:
-            with open_stylizer(style, video=True) as stylizer:
+            with open_stylizer(style, video=True, frame=_first_frame(tasks)) as stylizer:
                 chosen |= stylizer.chosen
                 if dry_run:
                     ctx.exit(_show_plans(jobs, stylizer, json_))
@@ -173,6 +173,18 @@ def _here(ctx: click.Context, jobs: list[VideoJob], stylizer: Stylizer, bars: Ba
         finished=lambda done: bars.say(report_lines(done, ctx.obj["quiet"], ctx.params["json_"])),
         at_once=ctx.params["jobs"],
     )
+
+
+def _first_frame(tasks: list[VideoJob]) -> tuple[int, int] | None:
+    """Height and width of the first video's frames; None where it cannot be read, which is told when its turn comes."""
+    from stylize.errors import StylizeError
+    from stylize.media.video.probe import probe_video
+
+    try:
+        info = probe_video(tasks[0].source)
+    except (StylizeError, IndexError):
+        return None
+    return info.height, info.width
 
 
 def _on_cluster(

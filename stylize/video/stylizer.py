@@ -107,14 +107,15 @@ class VideoStylizer:
 
     def _push(self, frame: Frame, shown: bool) -> None:
         """Take a frame in: all that later frames need of it is small."""
-        signature = SceneSignature.of(frame.data)
+        small = self.pipeline.reduced(frame.data)
+        signature = SceneSignature.of(small)
         before = self._window[-1] if self._window else None
         change = signature.change(before.signature) if before else 0.0
         repeats = before is not None and change == 0 and np.array_equal(frame.data, before.frame.data)
         take = self._waiting.put(frame.data) if shown else None
         seen = _Seen(frame, take, signature, change, repeats)
         if frame.index % PROBE_EVERY == 0 or change >= CUT_CONTENT:
-            seen.view = self.pipeline.view(frame.data)
+            seen.view = self.pipeline.view(small)
         if before:
             before.frame = replace(before.frame, data=NOTHING)
         self._window.append(seen)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ENGINE = Path(__file__).parents[2] / "engine"
-MODULES = ("trt/api.py", "builder.py", "trt/inspect.py", "backends/tensorrt.py")
+MODULES = ("trt/api.py", "builder.py", "trt/serialize.py", "trt/inspect.py", "backends/tensorrt.py")
+"""What both runtimes go through."""
+RTX_MODULES = ("trt/rtx.py",)
+"""What is of TensorRT-RTX alone."""
 
 RECEIVERS = {
     "trt_builder": "Builder",
@@ -23,10 +26,18 @@ RECEIVERS = {
     "engine": "ICudaEngine",
     "inspector": "EngineInspector",
     "context": "IExecutionContext",
+    "raw": "IRuntimeCache",
+    "_raw": "IRuntimeCache",
     "tensor": "ITensor",
     "x": "ILayer",
 }
 """Names of variables, and of attributes of self, that hold an object of TensorRT in those modules."""
+
+
+RUNTIME_CONFIG = (
+    "create_runtime_cache", "set_runtime_cache", "set_execution_context_allocation_strategy", "cuda_graph_strategy"
+)  # fmt: skip
+"""Members of IRuntimeConfig, which is called settings as IBuilderConfig is."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +54,10 @@ class Use:
     keywords: tuple[str, ...] = ()
 
 
-def module_paths() -> list[tuple[str, str]]:
+def module_paths(modules: Iterable[str] = MODULES) -> list[tuple[str, str]]:
     """Dotted paths below the module tensorrt, such as ``BuilderFlag.TF32``, and where they stand."""
     found = []
-    for path in MODULES:
+    for path in modules:
         for node in ast.walk(ast.parse((ENGINE / path).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and (dotted := _below_module(node)) is not None:
                 found.append((dotted, f"{path}:{node.lineno}"))
@@ -65,13 +76,13 @@ def _below_module(node: ast.Attribute) -> str | None:
     return ".".join(reversed(parts)) if root else None
 
 
-def object_uses(api: set[str]) -> Iterator[Use]:
+def object_uses(api: set[str], modules: Iterable[str] = MODULES) -> Iterator[Use]:
     """Every attribute of an object of TensorRT.
 
     `api` are all member names of the double: one of them on a variable that `RECEIVERS` does not know
     comes back with the owner "?", so that no call slips by under a new name.
     """
-    for path in MODULES:
+    for path in modules:
         tree = ast.parse((ENGINE / path).read_text(encoding="utf-8"))
         calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
         for node in ast.walk(tree):
@@ -79,6 +90,8 @@ def object_uses(api: set[str]) -> Iterator[Use]:
                 continue
             receiver = ast.unparse(node.value)
             known = RECEIVERS.get(receiver.removeprefix("self.").removeprefix("lane."))
+            if path in RTX_MODULES and receiver == "settings" and node.attr in RUNTIME_CONFIG:
+                known = "IRuntimeConfig"
             if known is None and node.attr not in api:
                 continue
             call = calls.get(id(node))

@@ -3,7 +3,7 @@
     python bindings_report.py UNPACKED_WHEEL MAJOR_VERSION WORK_FOLDER CLASS...
 
 TensorRT's libraries are replaced by stubs, which is enough to import the bindings and read their
-names, enums and signatures.
+names, enums and signatures.  With ``installed`` for the wheel: those of TensorRT-RTX in this environment.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ def report(trt: Any, classes: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     folder, major, place, *classes = sys.argv[1:]
+    if folder == "installed":
+        importlib.import_module("tensorrt_rtx_libs")
+        print(json.dumps(report(importlib.import_module("tensorrt_rtx_bindings"), classes)))
+        return
     (binding,) = Path(folder).glob("tensorrt_bindings/tensorrt.so")
     load_stubs(binding, major, Path(place))
     sys.path.insert(0, folder)

@@ -67,7 +67,7 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     import double_tensorrt
 
     from engine.trt import api as tensorrt_api
-    from engine.trt import cuda
+    from engine.trt import cuda, cuda_graph
 
     package = ModuleType("pycuda")
     package.driver = double_cuda.module()  # type: ignore[attr-defined]
@@ -75,10 +75,23 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         # find_spec looks for it.
         module.__spec__ = ModuleSpec(module.__name__, None)
         monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)  # `rtx` puts its double there
     double_cuda.state.reset()
     double_tensorrt.state.reset()
     monkeypatch.setattr(cuda, "_contexts", {})
+    monkeypatch.setattr(cuda_graph, "library", double_cuda.Library)
     tensorrt_api.logger.cache_clear()
     tensorrt_api.recent_errors()
     yield SimpleNamespace(cuda=double_cuda.state, trt=double_tensorrt.state, module=double_tensorrt.module)
     tensorrt_api.logger.cache_clear()
+
+
+@pytest.fixture
+def rtx(doubles: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """`doubles`, and one of TensorRT-RTX beside them."""
+    import double_tensorrt
+
+    for module in (double_tensorrt.rtx_module(), ModuleType("tensorrt_rtx_libs")):
+        module.__spec__ = ModuleSpec(module.__name__, None)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return doubles

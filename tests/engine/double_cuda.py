@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+ALIGNMENT = 256
+"""Bytes: "suitably aligned for any kind of variable" in CUDA's words, 256 as a rule."""
+
 
 class Error(Exception):
     pass
@@ -44,6 +47,9 @@ class State:
         self.executed: list[int] = []
         self.retained = self.detached = 0
         self.initialised = False
+        self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.launches = 0
+        self.refuse_capture = False
 
     @property
     def stack(self) -> list[int]:
@@ -136,7 +142,9 @@ class DeviceAllocation:
         _current()
         if state.used() + size > state.limit:
             raise MemoryError("cuMemAlloc failed: out of memory")
-        self._array = np.full(size, 0xCD, np.uint8)
+        whole = np.full(size + ALIGNMENT, 0xCD, np.uint8)
+        skip = -int(whole.__array_interface__["data"][0]) % ALIGNMENT
+        self._array = whole[skip : skip + size]
         self._address = int(self._array.__array_interface__["data"][0])
         state.live[self._address] = self._array
 
@@ -161,8 +169,10 @@ def pagelocked_empty(shape: Any, dtype: Any, order: str = "C", mem_flags: int = 
 
 class Stream:
     def __init__(self, flags: int = 0) -> None:
+        assert flags == 1, "CU_STREAM_NON_BLOCKING: the default stream would serialise both lanes"
         self._gpu = _current()
         self._queue: list[Callable[[], None]] = []
+        self.captured: list[Callable[[], None]] | None = None
         self.handle = id(self)
         state.streams[self.handle] = self
         state.used_gpus.append(self._gpu)
@@ -170,11 +180,13 @@ class Stream:
     def enqueue(self, work: Callable[[], None]) -> None:
         if _current() != self._gpu:
             raise LogicError("a stream of another context")
-        self._queue.append(work)
+        (self._queue if self.captured is None else self.captured).append(work)
 
     def synchronize(self) -> None:
         if _current() != self._gpu:
             raise LogicError("a stream of another context")
+        if self.captured is not None:
+            raise LogicError("operation not permitted when stream is capturing")
         while self._queue:
             self._queue.pop(0)()
 
@@ -246,6 +258,47 @@ class Memcpy2D:
                 ctypes.memmove(target + row * pitches[1], source + row * pitches[0], width)
 
         stream.enqueue(copy)
+
+
+class Library:
+    """What `engine.trt.cuda_graph` calls of libcuda itself; arguments come as ctypes objects."""
+
+    @staticmethod
+    def cuStreamBeginCapture_v2(stream: ctypes.c_void_p, mode: ctypes.c_int) -> int:
+        _current()
+        if state.refuse_capture:
+            return 900  # CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+        assert mode.value == 1
+        state.streams[stream.value].captured = []
+        return 0
+
+    @staticmethod
+    def cuStreamEndCapture(stream: ctypes.c_void_p, graph: Any) -> int:
+        held = state.streams[stream.value]
+        assert held.captured is not None
+        graph._obj.value = 1 + max(state.graphs, default=0)
+        state.graphs[graph._obj.value], held.captured = held.captured, None
+        return 0
+
+    @staticmethod
+    def cuGraphInstantiateWithFlags(executable: Any, graph: ctypes.c_void_p, flags: ctypes.c_ulonglong) -> int:
+        executable._obj.value = 1 + max(state.graphs)
+        state.graphs[executable._obj.value] = state.graphs[graph.value]
+        return 0
+
+    @staticmethod
+    def cuGraphLaunch(executable: ctypes.c_void_p, stream: ctypes.c_void_p) -> int:
+        state.launches += 1
+        for work in state.graphs[executable.value]:
+            state.streams[stream.value].enqueue(work)
+        return 0
+
+    @staticmethod
+    def cuGraphDestroy(graph: ctypes.c_void_p) -> int:
+        del state.graphs[graph.value]
+        return 0
+
+    cuGraphExecDestroy = cuGraphDestroy
 
 
 PUBLIC = (

@@ -37,6 +37,10 @@ class State:
         self.builds = 0
         self.scratch_per_pixel = 64
         self.cancel_seen = False
+        self.enqueue_room = 1 << 40
+        """Pixels of a batch beyond which `execute_async_v3` runs out of memory."""
+        self.strategies: list[CudaGraphStrategy] = []
+        """Of the execution contexts of TensorRT-RTX."""
 
 
 state = State()
@@ -246,8 +250,11 @@ class IBuilderConfig:
 class Builder:
     def __init__(self, logger: ILogger) -> None:
         _started(logger)
-        cuda._current()
         self._logger = logger
+
+    def _check(self, config: IBuilderConfig) -> None:
+        cuda._current()
+        assert config._timings is not None and config._timings() is not None, "the timing cache is gone"
 
     def create_network(self, flags: int = 0) -> INetworkDefinition:
         assert flags == 1 << int(NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -260,9 +267,8 @@ class Builder:
         return IOptimizationProfile()
 
     def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None:
-        cuda._current()
+        self._check(config)
         state.builds += 1
-        assert config._timings is not None and config._timings() is not None, "the timing cache is gone"
         if state.build_fails:
             self._logger.log(ILogger.Severity.ERROR, state.build_fails)
             return None
@@ -300,7 +306,7 @@ class Runtime:
         except Exception:
             self._logger.log(ILogger.Severity.ERROR, "Serialization assertion failed: version tag does not match")
             return None
-        return ICudaEngine(plan)
+        return ICudaEngine(plan, self._logger)
 
 
 class EngineInspector:
@@ -321,8 +327,8 @@ class EngineInspector:
 
 
 class ICudaEngine:
-    def __init__(self, plan: dict[str, Any]) -> None:
-        self._plan = plan
+    def __init__(self, plan: dict[str, Any], logger: ILogger) -> None:
+        self._plan, self._logger = plan, logger
         self._model = onnx.load_from_string(plan["model"])
         graph = self._model.graph
         self._inputs = {v.name: v for v in graph.input}
@@ -390,7 +396,11 @@ class IExecutionContext:
             return False
         memory, size = self._memory
         assert size >= self.update_device_memory_size_for_shapes(), "too little activation memory"
-        assert all(addresses[name] % 4 == 0 for name in addresses), "a misaligned tensor"
+        for place, address in (*addresses.items(), ("activation memory", memory)):
+            assert address % cuda.ALIGNMENT == 0, f"{place} is misaligned"
+        if int(np.prod(shapes[next(iter(engine._plan["shapes"]))][:3])) > state.enqueue_room:
+            engine._logger.log(ILogger.Severity.ERROR, "IExecutionContext::enqueueV3: Error Code 2: OutOfMemory")
+            return False
 
         def run() -> None:
             cuda.state.check_range(memory, size)
@@ -423,6 +433,104 @@ PUBLIC = (
     ILayer, INetworkDefinition, ParserError, OnnxParser, IOptimizationProfile, IHostMemory, ITimingCache,
     IProgressMonitor, IBuilderConfig, Builder, Runtime, EngineInspector, ICudaEngine, IExecutionContext,
 )  # fmt: skip
+
+
+class ComputeCapability(enum.Enum):
+    SM75, SM80, SM86, SM89, SM120 = range(5)
+
+
+class CudaGraphStrategy(enum.Enum):
+    DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
+
+
+class IRuntimeCache:
+    """The kernels that a run compiled: their number is what is kept."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def serialize(self) -> IHostMemory:
+        return IHostMemory(self._data or b"kernels")
+
+    def deserialize(self, blob: bytes) -> bool:
+        if not blob.startswith(b"kernels"):
+            return False
+        self._data = blob
+        return True
+
+
+class IRuntimeConfig:
+    def __init__(self) -> None:
+        self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
+        self._strategy: ExecutionContextAllocationStrategy | None = None
+        self._cache: IRuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
+        self._strategy = strategy
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self._cache = cache
+        return True
+
+
+class RtxBuilderConfig(IBuilderConfig):
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_compute_capabilities = 0
+        self._targets: dict[int, ComputeCapability] = {}
+
+    def set_compute_capability(self, compute_capability: ComputeCapability, index: int) -> bool:
+        assert index < self.num_compute_capabilities
+        self._targets[index] = compute_capability
+        return True
+
+
+class RtxBuilder(Builder):
+    """Needs no GPU, times no kernels, builds for the GPUs that it is told."""
+
+    def _check(self, config: IBuilderConfig) -> None:
+        assert isinstance(config, RtxBuilderConfig)
+        assert len(config._targets) == config.num_compute_capabilities > 0
+
+    def create_builder_config(self) -> IBuilderConfig:
+        return RtxBuilderConfig()
+
+
+class RtxRuntime(Runtime):
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+        engine = super().deserialize_cuda_engine(serialized_engine)
+        return None if engine is None else RtxEngine(engine._plan, engine._logger)
+
+
+class RtxEngine(ICudaEngine):
+    def create_runtime_config(self) -> IRuntimeConfig:
+        return IRuntimeConfig()
+
+    def create_execution_context(self, runtime_config: IRuntimeConfig) -> IExecutionContext | None:  # type: ignore[override]
+        assert runtime_config._cache is not None
+        state.strategies.append(runtime_config.cuda_graph_strategy)
+        assert runtime_config._strategy is not None
+        return super().create_execution_context(runtime_config._strategy)
+
+
+RTX = {
+    "ComputeCapability": ComputeCapability, "CudaGraphStrategy": CudaGraphStrategy, "IRuntimeCache": IRuntimeCache,
+    "IRuntimeConfig": IRuntimeConfig, "IBuilderConfig": RtxBuilderConfig, "Builder": RtxBuilder, "Runtime": RtxRuntime,
+    "ICudaEngine": RtxEngine,
+}  # fmt: skip
+"""What TensorRT-RTX has beside, or instead of, TensorRT's classes."""
+
+
+def rtx_module(version: str = "1.7.1.116") -> types.ModuleType:
+    """The double as the module tensorrt_rtx_bindings."""
+    result = module(version)
+    result.__name__ = "tensorrt_rtx_bindings"
+    for name, item in RTX.items():
+        setattr(result, name, item)
+    return result
 
 
 def module(version: str = __version__) -> types.ModuleType:

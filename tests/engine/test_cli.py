@@ -99,7 +99,7 @@ def test_shapes_one_by_one(doubles: Any, cache: Path, models: dict[str, Path]) -
         (["--tile", "10x10"], "takes sides that are multiples of 4 from 8 up, got 10x10"),
         (["--tile", "64"], "write it like 1088x1920"),
         (["--min", "1x64x64"], "--min, --opt and --max belong together"),
-        (["--tile", "64x64", "--max", "1x64x64"], "give either --tile and --batch, or"),
+        (["--tile", "64x64", "--max", "1x64x64"], "give either --tile, --fixed and --batch, or"),
         (["--min", "2x64x64", "--opt", "1x64x64", "--max", "1x64x64"], "a profile grows from min over opt to max"),
         (["--workspace", "lots"], "a size is like 4GiB"),
         (["--workspace", "1K"], "at least 1 MiB"),

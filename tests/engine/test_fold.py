@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from engine_models import config, random_weights
 
 from engine.architecture import Program
-from engine.fold import fold_upsampling, folded_kernel
+from engine.fold import fold_upsampling, folded_kernel, unfold_transposed
+from engine.operations import Op
 
 
 @pytest.mark.parametrize("size", [(1, 2), (2, 1), (3, 5), (8, 7)])
@@ -41,3 +42,25 @@ def test_other_nets_stay_as_they_are(kind: str) -> None:
     values = config(kind)
     ops, weights = Program.of(values).ops, random_weights(values)
     assert fold_upsampling(ops, weights) == (ops, weights)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "before", "after"), [(3, 1, 0), (3, 0, 1), (4, 1, 1), (2, 0, 0), (3, 1, 1), (5, 2, 1)]
+)
+def test_a_transposed_convolution_is_unfolded(kernel: int, before: int, after: int) -> None:
+    """Against torch's: what is cut off above and left, and what comes below and to the right for twice the size."""
+    rng = np.random.default_rng(kernel)
+    x = torch.from_numpy(rng.normal(size=(2, 5, 4, 7)))
+    weights = {"up.weight": rng.normal(size=(5, 3, kernel, kernel)), "up.bias": rng.normal(size=3)}
+    parameters = torch.from_numpy(weights["up.weight"]), torch.from_numpy(weights["up.bias"])
+    whole = F.pad(F.conv_transpose2d(x, *parameters, stride=2), (0, 2, 0, 2))
+    expected = whole[:, :, before : before + 8, before : before + 14]
+    if kernel < 2 + before:  # beyond the last tap there is the bias alone
+        expected[:, :, 2 + 2 * 3 + kernel - before - 2 :] = parameters[1].view(1, -1, 1, 1)
+        expected[:, :, :, 2 + 2 * 6 + kernel - before - 2 :] = parameters[1].view(1, -1, 1, 1)
+    shape = {"kernel": kernel, "stride": 2, "pad": before, "pad_end": after, "pad_mode": "constant"}
+    op = Op(kind="conv_transpose", inputs=("x",), output="y", weight="up", cin=5, cout=3, **shape)  # type: ignore[arg-type]
+    (conv, shuffle), changed = unfold_transposed([op], weights)
+    padded = F.pad(x, (*conv.pads, *conv.pads))
+    places = F.conv2d(padded, torch.from_numpy(changed["up.weight"]), torch.from_numpy(changed["up.bias"]))
+    assert torch.allclose(F.pixel_shuffle(places, shuffle.stride), expected)

@@ -2,7 +2,7 @@ import psutil
 import pytest
 
 from engine.architecture import Program
-from engine.memory import bytes_per_pixel, default_tile
+from engine.memory import bytes_per_pixel, default_tile, gpu_tile
 from engine.spec import ModelSpec
 
 FULL = {"architecture": "resnet9-skip", "ngf": 32, "n_blocks": 9, "n_downsampling": 2, "upsample": "resize"}
@@ -36,3 +36,19 @@ def test_a_picture_is_cut_when_it_does_not_fit(monkeypatch):
     small = tile(1, 1080, 1920)
     assert 4 * spec.halo <= small < 1080 and small % spec.multiple == 0
     assert tile(0.001, 1080, 1920) == 4 * spec.halo
+
+
+def test_a_video_s_frames_are_whole_where_the_gpu_has_room():
+    spec = ModelSpec(name="full", config={**FULL, "looks": ["auto"]}, looks=("auto",))
+
+    def tile(gigabytes, frame, precision="fp16"):
+        return gpu_tile(spec, frame, gigabytes << 30, precision=precision, at_once=2)
+
+    assert tile(24, (2160, 3840)) == (2160, 3840) and tile(8, (1088, 1920)) == (1088, 1920)
+    height, width = tile(8, (2160, 3840))
+    assert 2 * height * width * bytes_per_pixel(spec.program) / 2 <= 0.6 * 8 * 2**30
+    assert height * width > 1088 * 1920
+    smaller = tile(8, (2160, 3840), "fp32")
+    assert smaller[0] * smaller[1] < height * width
+    with pytest.raises(ValueError, match="leaves nothing between two halos"):
+        gpu_tile(spec, (2160, 3840), 1 << 20, precision="fp16", at_once=2)

@@ -56,6 +56,58 @@ def test_tiles_have_one_size_and_their_halo_wherever_there_is_picture(plan):
         assert end == plan.height or end - (kept.top + kept.height) >= plan.halo
 
 
+@given(
+    st.sampled_from([1, 2, 4, 8]), st.integers(0, 5), st.integers(1, 60), st.integers(1, 60), st.integers(1, 12),
+    st.integers(1, 12), st.one_of(st.none(), st.integers(1, 400)),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_balanced_tiles_are_the_cheapest_that_are_allowed(multiple, halo, rows, columns, high, wide, room):
+    """Against every size of tile that there is."""
+    halo, height, width = halo * multiple, rows * multiple, columns * multiple
+    most = (2 * halo + high * multiple, 2 * halo + wide * multiple)
+    pixels = None if room is None else room * multiple**2
+    allowed = []
+    for tile_height in range(multiple, min(most[0], height) + 1, multiple):
+        for tile_width in range(multiple, min(most[1], width) + 1, multiple):
+            fits = pixels is None or tile_height * tile_width <= pixels
+            small = (tile_height <= 2 * halo and tile_height < height) or (
+                tile_width <= 2 * halo and tile_width < width
+            )
+            if fits and not small:
+                counts = [
+                    1 if tile >= side else -(-(side - 2 * halo) // (tile - 2 * halo))
+                    for side, tile in ((height, tile_height), (width, tile_width))
+                ]
+                allowed.append(counts[0] * counts[1] * tile_height * tile_width)
+    if not allowed:
+        with pytest.raises(ValueError, match="leaves nothing between two halos"):
+            TilePlan.balanced(height, width, most=most, halo=halo, multiple=multiple, pixels=pixels)
+        return
+    plan = TilePlan.balanced(height, width, most=most, halo=halo, multiple=multiple, pixels=pixels)
+    assert len(plan.tiles) * plan.tile_height * plan.tile_width == min(allowed)
+    assert plan.tile_height <= most[0] and plan.tile_width <= most[1]
+    again = (plan.tile_height, plan.tile_width)
+    assert plan == TilePlan.balanced(height, width, most=again, halo=halo, multiple=multiple), "a plan of that tile"
+
+
+FRAMES = {"1440p": (1440, 2560), "4K": (2160, 3840), "4K upright": (3840, 2160), "12 MP": (3000, 4000),
+          "12 MP upright": (4000, 3000), "24 MP": (4000, 6000), "24 MP upright": (6000, 4000)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("model", ["full", "light"])
+def test_few_pixels_are_rendered_twice(model, name):
+    """With the plan that TensorRT is given where none was asked for: at most a quarter more than the frame has."""
+    from engine.backends.tensorrt import DEFAULT_TILE
+    from engine.model_store import find_model
+    from engine.spec import ModelSpec
+
+    spec, (height, width) = ModelSpec.load(find_model(model)), FRAMES[name]
+    plan = TilePlan.balanced(height, width, most=DEFAULT_TILE, halo=spec.halo, multiple=spec.multiple)
+    rendered = sum(tile.padded.height * tile.padded.width for tile in plan.tiles)
+    assert height * width < rendered <= 1.25 * height * width
+
+
 def test_a_local_filter_sees_no_tile_borders():
     """A box blur of radius 3 is exact with a halo of 4, and is not with none."""
     image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)

@@ -30,6 +30,8 @@ def test_all_parts_in_one_run(tmp_path):
     rows = {row["name"]: row for row in result["rows"]}
     assert list(rows) == [
         "command random-tiny",
+        "feed",
+        "feed, encoded",
         "engine random-tiny mnn",
         "engine random-tiny openvino",
         "engine random-tiny torch",
@@ -43,12 +45,20 @@ def test_all_parts_in_one_run(tmp_path):
     flops = Program.of({**CONFIGS["random-tiny"]}).flops(48, 64)
     assert rows["engine random-tiny openvino"]["flops"] == flops
     assert rows["command random-tiny"]["frames"] == 3
+    assert rows["feed"]["frames"] == rows["feed, encoded"]["frames"] == 3 and rows["feed"]["flops"] == 0
     assert {"decode", "probe", "render", "transform", "encode", "startup"} <= set(rows["command random-tiny"])
     assert {"probe", "render"} <= set(rows["engine random-tiny torch"])
     assert result["limit"]["torch convolution fp32"]["cpu"] > 0
     ratio = result["ratios"]["engine random-tiny torch over peer ngf 4, 64x48"]["wall"]
     assert ratio == pytest.approx(rows["peer ngf 4"]["wall"] / rows["engine random-tiny torch"]["wall"])
     assert all(name in done.stdout for name in rows)
+
+
+def test_another_checkout_takes_turns(tmp_path):
+    done = bench(*SMALL, "--parts", "feed", "--against", SCRIPTS.parent, "--json", tmp_path / "b.json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    names = [row["name"] for row in json.loads((tmp_path / "b.json").read_text())["rows"]]
+    assert names == ["feed", "feed of the other", "feed, encoded", "feed, encoded of the other"]
 
 
 def test_a_case_that_cannot_run_is_shown_and_does_not_stop_the_rest(tmp_path):

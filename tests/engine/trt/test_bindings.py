@@ -20,7 +20,7 @@ from typing import Any
 import double_tensorrt
 import numpy as np
 import pytest
-from api_usage import Use, module_paths, object_uses
+from api_usage import MODULES, RTX_MODULES, Use, module_paths, object_uses
 from engine_models import landscape
 from real_packages import CACHE, fetch
 
@@ -33,10 +33,13 @@ from engine.trt.inspect import layers_of
 from engine.trt.plan import PlanCache, PlanConfig, ShapeProfile
 
 WHEELS = {
+    "10.3": "tensorrt-cu12-bindings==10.3.*",  # JetPack 6.2
     "10.9": "tensorrt-cu12-bindings==10.9.*",
     "10.16": "tensorrt-cu12-bindings==10.16.*",
     "11.4": "tensorrt-cu13-bindings==11.4.*",
 }
+RTX = "1.7"
+"""Of TensorRT-RTX, which is installed with the tests' packages: its bindings have TensorRT's interface."""
 NESTED = ("ILogger.Severity",)
 OURS = {"__init__", "ready"}
 
@@ -44,23 +47,41 @@ Signature = dict[str, tuple[str, bool]]
 """Name of a parameter -> its type and whether it may be left out."""
 
 
-@pytest.fixture(scope="session", params=WHEELS)
+def report(arguments: list[str], extra: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What `bindings_report` says of a wheel."""
+    classes = [*(item.__name__ for item in double_tensorrt.PUBLIC), *NESTED, *extra]
+    command = [sys.executable, "-W", "error", str(Path(__file__).parents[1] / "bindings_report.py")]
+    result = subprocess.run(
+        [*command, *arguments, *classes], capture_output=True, text=True, timeout=120, check=False
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+@pytest.fixture(scope="session", params=[*WHEELS, RTX])
 def bindings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The report of one version; see `bindings_report`."""
     version = request.param
-    folder = CACHE / f"bindings-{version}-cp{sys.version_info.major}{sys.version_info.minor}"
-    fetch(WHEELS[version], folder)
-    place = tmp_path_factory.mktemp(f"bindings-{version}")
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        wheel.extractall(place / "wheel")
-    classes = [item.__name__ for item in double_tensorrt.PUBLIC] + [*NESTED]
-    command = [sys.executable, "-W", "error", str(Path(__file__).parents[1] / "bindings_report.py")]
-    arguments = [str(place / "wheel"), version.partition(".")[0], str(place), *classes]
-    result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
-    report: dict[str, Any] = json.loads(result.stdout)
-    assert report["version"].startswith(version)
-    return report
+    if version == RTX:
+        pytest.importorskip("tensorrt_rtx_libs")
+        found = report(["installed", "", ""], tuple(double_tensorrt.RTX))
+    else:
+        folder = CACHE / f"bindings-{version}-cp{sys.version_info.major}{sys.version_info.minor}"
+        fetch(WHEELS[version], folder)
+        place = tmp_path_factory.mktemp(f"bindings-{version}")
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+            wheel.extractall(place / "wheel")
+        found = report([str(place / "wheel"), version.partition(".")[0], str(place)])
+    assert found["version"].startswith(version)
+    return found
+
+
+def of_runtime(bindings: dict[str, Any]) -> tuple[list[type], tuple[str, ...]]:
+    """Classes of the double, and modules of the engine, that belong to the bindings at hand."""
+    if not bindings["version"].startswith(RTX):
+        return list(double_tensorrt.PUBLIC), MODULES
+    return [*double_tensorrt.PUBLIC, *double_tensorrt.RTX.values()], (*MODULES, *RTX_MODULES)
 
 
 def signatures(member: dict[str, Any], name: str) -> list[Signature]:
@@ -74,7 +95,10 @@ def signatures(member: dict[str, Any], name: str) -> list[Signature]:
         for part in re.split(r", (?=\w+: )", match[1]):
             key, _, rest = part.partition(": ")
             kind, _, default = rest.partition(" = ")
-            parameters[key] = (kind.replace("tensorrt_bindings.tensorrt.", ""), bool(default))
+            parameters[key] = (
+                re.sub(r"tensorrt(_rtx)?_bindings\.tensorrt(_rtx)?\.|nvinfer1::", "", kind),
+                bool(default),
+            )
         parameters.pop("self", None)
         found.append(parameters)
     return found
@@ -87,8 +111,9 @@ def public_members(cls: type) -> dict[str, Any]:
 def test_the_double_is_a_part_of_the_bindings(bindings: dict[str, Any]) -> None:
     """Every class, member and enum value of the double exists, with the same parameters in the same order."""
     faults = []
-    for cls in double_tensorrt.PUBLIC:
-        real = bindings["classes"].get(cls.__name__)
+    names = {item: name for name, item in double_tensorrt.RTX.items()}
+    for cls in of_runtime(bindings)[0]:
+        real = bindings["classes"].get(names.get(cls, cls.__name__))
         if real is None:
             faults.append(cls.__name__)
             continue
@@ -110,7 +135,7 @@ def test_the_double_is_a_part_of_the_bindings(bindings: dict[str, Any]) -> None:
 
 
 def test_the_module_has_every_name(bindings: dict[str, Any]) -> None:
-    used = module_paths()
+    used = module_paths(of_runtime(bindings)[1])
     assert {"Builder", "Runtime", "OnnxParser", "MemoryPoolType.WORKSPACE"} <= {path for path, _ in used}
     faults = []
     for path, place in used:
@@ -122,7 +147,7 @@ def test_the_module_has_every_name(bindings: dict[str, Any]) -> None:
 
 def test_every_call_fits(bindings: dict[str, Any]) -> None:
     faults = []
-    uses = list(tensorrt_uses())
+    uses = list(tensorrt_uses(of_runtime(bindings)[1]))
     assert len(uses) > 40
     for use in uses:
         real = bindings["classes"].get(use.owner, {}).get(use.name)
@@ -145,11 +170,12 @@ def takes(signature: Signature, use: Use) -> bool:
     return use.positional <= len(names) and set(use.keywords) <= set(rest) and set(needed) <= set(use.keywords)
 
 
-def tensorrt_uses() -> Iterator[Use]:
-    api = {name for cls in double_tensorrt.PUBLIC for name in public_members(cls) if not issubclass(cls, enum.Enum)}
+def tensorrt_uses(modules: tuple[str, ...]) -> Iterator[Use]:
+    classes = (*double_tensorrt.PUBLIC, *double_tensorrt.RTX.values())
+    api = {name for cls in classes for name in public_members(cls) if not issubclass(cls, enum.Enum)}
     # What other objects have too: names of files, sizes of arrays.
     shared = {"name", "type", "dtype", "log", "parse"}
-    for use in object_uses(api):
+    for use in object_uses(api, modules):
         if use.owner != "?":
             yield use
         else:
@@ -158,10 +184,10 @@ def tensorrt_uses() -> Iterator[Use]:
 
 def test_overridden_methods(bindings: dict[str, Any]) -> None:
     """What TensorRT calls in us: the names and order of the arguments."""
-    from engine import builder
     from engine.trt import api as tensorrt_api
+    from engine.trt import serialize
 
-    sources = inspect.getsource(builder) + inspect.getsource(tensorrt_api)
+    sources = inspect.getsource(serialize) + inspect.getsource(tensorrt_api)
     for owner, names in {
         "IProgressMonitor": ("phase_start", "step_complete", "phase_finish"),
         "ILogger": ("log",),
@@ -240,5 +266,7 @@ def recorder(owner: str, name: str, function: Any, seen: list[Any]) -> Any:
 
 def test_refusal_to_start_looks_as_we_expect(bindings: dict[str, Any]) -> None:
     """`tensorrt_api.started` catches just this."""
+    if bindings["version"].startswith(RTX):
+        return  # it starts without a driver
     assert bindings["refusal"].startswith("TypeError")
     assert "nullptr" in bindings["refusal"]

@@ -15,18 +15,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from fake_driver import compile_driver, cuda_root
 from filelock import FileLock
 from real_packages import CACHE, fetch
 
 HERE = Path(__file__).parents[1]
 NEEDS = ("pytools", "platformdirs", "siphash24", "mako", "MarkupSafe", "typing_extensions")
 VERSION = f"cp{sys.version_info.major}{sys.version_info.minor}"
-
-
-def cuda_root() -> Path | None:
-    places = [Path(os.environ.get("CUDA_ROOT", "/usr/local/cuda"))]
-    places += [Path(found).resolve().parents[1] for found in [shutil.which("nvcc")] if found]
-    return next((p for p in places if (p / "include" / "cuda.h").is_file()), None)
 
 
 def built() -> Path:
@@ -77,9 +72,7 @@ def fake_driver(pycuda: Path, place: Path, root: Path) -> Path:
     body = "".join(f'int {name}(void) {{ fputs("UNEXPECTED {name}\\n", stderr); return 999; }}\n' for name in rest)
     (place / "rest.c").write_text(f"#include <stdio.h>\n{body}")
     library = place / "libcuda.so.1"
-    sources = [str(HERE / "fake_driver.c"), str(place / "rest.c")]
-    flags = ["-shared", "-fPIC", "-w", f"-I{root / 'include'}", "-Wl,-soname,libcuda.so.1"]
-    subprocess.run(["gcc", *flags, "-o", str(library), *sources], check=True)
+    compile_driver(library, root, place / "rest.c")
     return library
 
 
@@ -89,7 +82,7 @@ def test_build_and_render_with_the_real_pycuda(tmp_path: Path) -> None:
     assert root is not None
     driver = fake_driver(pycuda, tmp_path, root)
     runtime = next((root / "lib64").glob("libcudart.so.*"))
-    command = [sys.executable, str(HERE / "real_pycuda_run.py"), str(pycuda), str(driver), str(runtime), str(tmp_path)]
+    command = [sys.executable, str(HERE / "real_driver_run.py"), str(pycuda), str(driver), str(tmp_path), str(runtime)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "UNEXPECTED" not in result.stderr and "PyCUDA WARNING" not in result.stderr, result.stderr

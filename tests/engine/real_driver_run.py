@@ -1,4 +1,9 @@
-"""Run by `test_real_pycuda.py`: build and run plans with the real pycuda over a driver without a GPU."""
+"""Build and run plans with the real pycuda, or cuda-bindings, over a driver without a GPU; run by the tests.
+
+    python real_driver_run.py PACKAGE FAKE_LIBCUDA WORK_FOLDER [LIBRARY_TO_LOAD_FIRST]
+
+PACKAGE is the folder of a built pycuda, or ``cuda-bindings`` for what is installed.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +25,16 @@ class AtOnce:
         work()
 
 
-def main(pycuda: Path, driver: Path, runtime: Path, place: Path) -> None:
-    sys.path[:0] = [
-        str(pycuda),
-        str(pycuda.parent / "needs"),
-        str(Path(__file__).parents[2]),
-        str(Path(__file__).parent),
-    ]
+def main(package: Path, driver: Path, place: Path, runtime: Path | None = None) -> None:
+    sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+    if str(package) == "cuda-bindings":
+        sys.modules["pycuda"] = None  # type: ignore[assignment]
+    else:
+        sys.path[:0] = [str(package), str(package.parent / "needs")]
     sys.setdlopenflags(os.RTLD_LAZY | os.RTLD_GLOBAL)
     fake = ctypes.CDLL(str(driver), ctypes.RTLD_GLOBAL)
-    ctypes.CDLL(str(runtime), ctypes.RTLD_GLOBAL)
+    if runtime is not None:
+        ctypes.CDLL(str(runtime), ctypes.RTLD_GLOBAL)
 
     import double_cuda
     import double_tensorrt
