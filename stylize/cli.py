@@ -231,7 +231,8 @@ def main() -> None:
         code = 141
         _drop_output()
     except Exception as error:  # one policy for the program and for each of its files
-        message = f"Error: {fault(error)}"
+        place = "the output" if isinstance(error, OSError) and error.filename is None else ""
+        message = f"Error: {fault(error, place)}"
         if isinstance(error, OSError):
             _drop_output()
         with contextlib.suppress(OSError):

@@ -55,6 +55,13 @@ class Machine:
         return f"{self.gpu} (compute capability {self.capability}), TensorRT {self.tensorrt}"
 
 
+MISSING = {
+    "tensorrt": "TensorRT is not installed: pip install tensorrt pycuda",
+    "rtx": "TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings",
+}
+"""Runtime -> what is said where its module is not there."""
+
+
 def title(runtime: str) -> str:
     """A runtime's name for people."""
     return "TensorRT-RTX" if runtime == "rtx" else "TensorRT"
@@ -69,8 +76,7 @@ def load(runtime: str = "tensorrt") -> Any:
         trt = importlib.import_module(module)
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name in (module, "tensorrt_rtx_libs"):
-            packages = "tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings" if runtime == "rtx" else "tensorrt pycuda"
-            raise BackendError(f"{name} is not installed: pip install {packages}") from error
+            raise BackendError(MISSING[runtime]) from error
         raise BackendError(f"{name} cannot be loaded ({error}): install it again, for your CUDA version") from error
     parts = str(trt.__version__).split(".")
     if tuple(int(part) for part in parts[:2]) < MINIMUM[runtime]:

@@ -172,6 +172,7 @@ class SegmentRenderer:
                     del checks[index]
                 self.tell(len(ticks) - first)
             self._add("transform", time.perf_counter() - began - waiting)
+            self.split.update(getattr(self.transform, "seconds", {}))  # of its two graphs, since the video began
             writer.finish()
             if not ticks:
                 raise _nothing_decoded(self.output.info)

@@ -605,6 +605,7 @@ def test_missing_packages(folder: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     monkeypatch.delitem(sys.modules, "engine.trt.cuda_bindings", raising=False)
+    monkeypatch.delattr("engine.trt.cuda_bindings", raising=False)
     with pytest.raises(BackendError, match="neither pycuda nor cuda-bindings is installed: pip install"):
         open_backend(folder, name="tensorrt").__enter__()
     monkeypatch.setitem(sys.modules, "tensorrt", None)

