@@ -24,12 +24,13 @@ from engine.backends.frames import FrameRenderer, Rendering
 from engine.choice import CPU_BACKENDS, open_backend
 from engine.conditions import MAP_STRIDE, Conditions, on_grid
 from engine.errors import PlanError
+from engine.layout import complete
 from engine.memory import default_tile
 from engine.model_store import find_model
-from engine.probing import with_look
-from engine.spec import F32, ModelSpec, look_weights
+from engine.spec import F32, ModelSpec
 from engine.tiling import TilePlan
 from stylize.frame import NOTHING, Image
+from stylize.looks import LookChoice
 from stylize.model_choice import AUTO, choose_model, usual_backend
 from stylize.settings import BASE_SIDE, StyleSettings
 
@@ -51,7 +52,8 @@ class Pipeline:
         cache: folder for compiled models.
         video: what model `auto` is to be chosen for.
 
-    Raises ModelError or BackendError on entering, ValueError for a look that does not exist.
+    Raises ModelError or BackendError on entering, ValueError for a look that does not exist, and PaletteError or
+    InputError for a file that no look can be read from.
     """
 
     def __init__(
@@ -82,17 +84,14 @@ class Pipeline:
         """What renders, while the stylizer is open; of several GPUs the first."""
         self.seconds = {"probe": 0.0, "render": 0.0}
         """Time spent in each graph since the stylizer was opened."""
-        self._looks = self._look_ends()
+        self.looks = LookChoice(self.spec, self.settings)
+        """What the settings of the look have come to."""
         if self.settings.tile:
             self._check_tile(self.settings.tile)
 
     def _opener(self, name: str, gpu: int | None = None) -> AbstractContextManager[Backend]:
         options = self._options if gpu is None else replace(self._options, device=f"cuda:{gpu}")
         return open_backend(self.folder, name=name, options=options)
-
-    def _look_ends(self) -> tuple[F32, F32]:
-        start, _, end = (self.settings.look or self.spec.usual_look).partition(":")
-        return look_weights(self.spec, start), look_weights(self.spec, end or start)
 
     def restyled(self: P, **values: Any) -> P:
         """The same opened model under other settings of the look; to be used while this one is open.
@@ -101,18 +100,19 @@ class Pipeline:
         """
         other = copy.copy(self)
         other.settings = replace(self.settings, **values)
-        other._looks = other._look_ends()
+        other.looks = self.looks.restyled(other.settings)
+        other.looks.measure(other.layout_of)
         return other
 
     @property
     def key(self) -> str:
         """Hash of model and settings: two pipelines with one key give the same pictures."""
-        return self.settings.key(str(dict(self.spec.hashes or {})))
+        return self.settings.key(str(dict(self.spec.hashes or {})), self.looks.text)
 
     @property
     def chosen(self) -> dict[str, str]:
         """The settings that were left open, and what was chosen for them (inside `with` alone)."""
-        found = {"model": self.spec.name, "backend": self.backend.name, "look": self.spec.usual_look}
+        found = {"model": self.spec.name, "backend": self.backend.name, "look": self.looks.chosen}
         return {name: value for name, value in found.items() if getattr(self.settings, name) in (None, "auto")}
 
     @classmethod
@@ -132,6 +132,7 @@ class Pipeline:
             others = [self._opener(self.backend.name, gpu) for gpu in self.settings.gpu_numbers[1:]]
             backends = [self.backend, *(stack.enter_context(other) for other in others)]
             self._renderer = FrameRenderer(backends)
+            self.looks.measure(self.layout_of)
             self._opened = stack.pop_all()
         for backend in backends:
             log.info("%s", backend.description)
@@ -160,10 +161,8 @@ class Pipeline:
         return self.render(image, self.probe(image))
 
     def look_at(self, position: float) -> F32:
-        """Look weights ``(K,)`` at a position 0..1 of a video."""
-        start, end = self._looks
-        share = min(max(position, 0.0), 1.0)
-        return np.asarray(start * (1 - share) + end * share, np.float32)
+        """Weights ``(K,)`` of the looks at a position 0..1 of a video."""
+        return self.looks.at(position)
 
     def probe(self, image: Image, position: float = 0.0) -> Conditions:
         """What a picture is rendered with, taken from a thumbnail of it."""
@@ -183,9 +182,14 @@ class Pipeline:
         started = time.perf_counter()
         weights = self.look_at(position)
         padded = _pad(view, self.spec.view_multiple, self.spec.view_min_side)
-        conditions = with_look(self.spec, view, self._renderer.probe(padded, weights), weights)
+        conditions = self.looks.complete(view, self._renderer.probe(padded, weights), weights)
         self.seconds["probe"] += time.perf_counter() - started
         return conditions
+
+    def layout_of(self, view: Image) -> F32:
+        """Sky, depth, sky coordinate and glow of a `view`, ``(4, h, w)``, from a model with a layout."""
+        padded = _pad(view, self.spec.view_multiple, self.spec.view_min_side)
+        return complete(view, self._renderer.probe(padded, np.ones(1, np.float32))).maps["layout"]
 
     def render(self, image: Image, conditions: Conditions) -> Image:
         """Stylize a picture with given conditions; the result has the picture's size."""

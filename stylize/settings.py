@@ -12,6 +12,9 @@ __all__ = ["BASE_SIDE", "StyleSettings"]
 BASE_SIDE = 1920
 """Long side in pixels at which detail 1 works."""
 
+MOST_LAYERS = 32
+"""More cannot be told apart."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StyleSettings:
@@ -33,7 +36,15 @@ class StyleSettings:
     """CPU threads; 0: all."""
     look: str | None = None
     """A look, a mixture (`dusk=0.7,night=0.3`), or for video a way from one to another (`dusk:night`);
-    None: the model's first."""
+    None: that of `look_file` or `look_from`, else the model's first.  `auto` mixes palettes by the picture's light."""
+    look_file: str | None = None
+    """TOML file with a palette (`engine.palette_file`), a look that has the file's name."""
+    look_from: str | None = None
+    """Picture whose colours are a look, which has the file's name."""
+    haze: float = 0.0
+    """How far the land that is furthest away takes the colour of the horizon, 0..1."""
+    layers: int | None = None
+    """Layers that the land is cut into by its distance, with no more tones than that; None: distance is not cut."""
     strength: float = 1.0
     """0 leaves the picture as it is, 1 is the full style; mixed in CIE Lab."""
     keep_color: float = 0.0
@@ -50,9 +61,11 @@ class StyleSettings:
     """Video: weight 0..1 of the flow-guided filter (`stylize.video.flow`), against flicker that smoothing leaves."""
 
     def __post_init__(self) -> None:
-        for name in ("strength", "keep_color", "stabilize"):
+        for name in ("haze", "strength", "keep_color", "stabilize"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name.replace('_', '-')} lies between 0 and 1, got {getattr(self, name)}")
+        if self.layers is not None and not 1 <= self.layers <= MOST_LAYERS:
+            raise ValueError(f"layers are 1 to {MOST_LAYERS}, got {self.layers}")
         if not 0.0 <= self.detail <= 16.0:
             raise ValueError(f"detail lies between 0 (own size) and 16, got {self.detail}")
         if self.tile is not None and self.tile < 0:
@@ -82,11 +95,23 @@ class StyleSettings:
         return tuple(int(part) for part in parts) if all(p.isascii() and p.isdigit() for p in parts) else ()
 
     def key(self, *facts: str) -> str:
-        """Hash of everything that decides the pixels, with `facts` such as the model's hash.
+        """Hash of everything that decides the pixels, with `facts`: the model's hash and the look.
 
         Tiles, threads and the backend are left out: they change no more than rounding.
         """
         values = dataclasses.asdict(self)
-        for name in ("backend", "device", "gpus", "plan", "precision", "threads", "tile"):
+        # a look is among the facts, in words that files have no part in
+        for name in (
+            "backend",
+            "device",
+            "gpus",
+            "look",
+            "look_file",
+            "look_from",
+            "plan",
+            "precision",
+            "threads",
+            "tile",
+        ):
             del values[name]
         return hashlib.sha256(json.dumps([values, *facts], sort_keys=True).encode()).hexdigest()

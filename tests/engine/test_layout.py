@@ -10,7 +10,8 @@ import pytest
 
 from engine.conditions import Conditions, mean_conditions, on_grid
 from engine.layout import TONES, complete, find_sun, glow_around, horizon, sky_range, tone_knots, view_luma
-from engine.palette import PALETTES, Palette, Shading, from_oklab, palette_vectors, to_oklab
+from engine.palette import Palette, Shading, from_oklab, palette_vectors, to_oklab
+from engine.palette_file import shipped_palettes
 
 
 def scene(height: int = 192, width: int = 256, ridge: int = 80) -> tuple[Any, Any]:
@@ -169,9 +170,9 @@ def colour(name: str) -> Any:
     return [int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)]
 
 
-@pytest.mark.parametrize("name", PALETTES)
+@pytest.mark.parametrize("name", shipped_palettes())
 def test_tables_run_over_the_colours(name: str) -> None:
-    palette = PALETTES[name]
+    palette = shipped_palettes()[name]
     vectors = palette_vectors([(palette, 1.0)])
     sky, land = vectors["sky_lut"], vectors["land_lut"]
     assert sky.shape == (3, 17, 64) and land.shape == (3, 64, 33)
@@ -190,7 +191,7 @@ def test_palettes_mix_halfway() -> None:
     black, white = (Palette(sky=(c, c), land=(c, c), lit=c) for c in ("#000000", "#ffffff"))
     mixed = palette_vectors([(black, 0.5), (white, 0.5)], Shading(tone_levels=3))
     np.testing.assert_allclose(mixed["sky_lut"], 0.3886, atol=1e-3)  # of lightness 0.5 in OKLab: sRGB of 0.125
-    assert mixed["controls"].tolist() == pytest.approx([3, 2, 0.35, 2])
+    assert mixed["controls"].tolist() == pytest.approx([3, 2, 0.35, 2, 0])
     sunny = Palette(sky=("#000000", "#ffffff"), land=("#000000", "#ffffff"), lit="#ffffff", sun="#ff0000")
     vectors = palette_vectors([(sunny, 1.0)])
     assert vectors["controls"][3] < 1
@@ -200,7 +201,7 @@ def test_palettes_mix_halfway() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sky": ("#000000",)}, "sky takes two colours or more, got 1"),
+        ({"sky": ("#000000",)}, "sky takes 2 to 16 colours, got 1"),
         ({"land": ("#000000", "red")}, "a colour is #rrggbb, got 'red'"),
         ({"lit": "#12345"}, "a colour is #rrggbb, got '#12345'"),
         ({"sun": "#ggg000"}, "a colour is #rrggbb, got '#ggg000'"),

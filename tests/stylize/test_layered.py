@@ -65,13 +65,13 @@ def test_looks_are_palettes_and_mix(layered_model, landscape):
             assert np.abs(middle - one.vectors[name]).max() > 0.05
 
 
-def test_a_look_that_is_no_palette(layered_model, tmp_path, landscape):
+def test_a_look_that_is_no_palette(layered_model, tmp_path):
     for path in layered_model.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     spec = json.loads((tmp_path / "spec.json").read_text())
     (tmp_path / "spec.json").write_text(json.dumps({**spec, "looks": ["mars"], "config": {**spec["config"]}}))
-    with open_with(tmp_path) as stylizer, pytest.raises(ValueError, match="no palette for look 'mars'; there are dusk"):
-        stylizer.image(landscape)
+    with pytest.raises(ValueError, match="unknown look 'mars'; model layers has dusk, golden"):
+        open_with(tmp_path)
 
 
 def clip(frames, rate=10):

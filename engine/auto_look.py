@@ -1,0 +1,99 @@
+"""The look `auto`: palettes mixed by a picture's own light and colours.
+
+A picture is described by a few numbers (`Light`), each palette by the numbers of the pictures that it suits
+(`SUITED`), and the palettes are mixed by a softmax over the distances between them.  All of it is smooth in the
+picture: from frame to frame shares move a little, never from one palette to another at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from engine.palette import to_oklab
+
+__all__ = ["AUTO", "Light", "auto_weights"]
+
+F32 = npt.NDArray[np.float32]
+
+AUTO = "auto"
+"""Name of the look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Light:
+    """What is seen of a picture, each about 0 for the usual picture, and 1 a standard deviation away from it."""
+
+    sky: float
+    """Lightness of the sky."""
+    land: float
+    """Lightness of the land."""
+    warm: float
+    """Yellow against blue, of the sky."""
+    pink: float
+    """Red against green, of the sky."""
+    earth: float
+    """Yellow against blue, of the land."""
+    green: float
+    """Green against red, of the land."""
+    contrast: float
+    """Of the lightness of the land."""
+
+    @classmethod
+    def of(cls, view: npt.NDArray[np.uint8], layout: F32) -> Light:
+        """Of a view ``(H, W, 3)`` and its layout ``(C, H/8, W/8)``, whose first channel is the sky."""
+        small = cv2.resize(view, layout.shape[:0:-1], interpolation=cv2.INTER_AREA)
+        lab = to_oklab(np.asarray(small, np.float64) / 255)
+        sky = np.clip((layout[0] - 0.3) / 0.4, 0, 1)
+        above, below = (_moments(lab, share) for share in (sky, 1 - sky))
+        # With hardly any sky its numbers are those of the usual one.
+        numbers = (above[0][0], below[0][0], above[0][2], above[0][1], below[0][2], -below[0][1], below[1])
+        trust = np.array([above[2], below[2], above[2], above[2], below[2], below[2], below[2]])
+        usual = (np.array(numbers) - USUAL[0]) / USUAL[1] * trust
+        return cls(**dict(zip(cls.__dataclass_fields__, map(float, usual), strict=True)))
+
+
+USUAL = (
+    np.array([0.70, 0.445, -0.030, -0.005, 0.012, 0.001, 0.140]),
+    np.array([0.156, 0.125, 0.045, 0.024, 0.029, 0.018, 0.045]),
+)
+"""Mean and standard deviation of the numbers behind `Light`, of 1,441 landscape photos."""
+
+TRUSTED = 0.03
+"""Share of a picture that sky or land has, for its numbers to count half."""
+
+SUITED: Mapping[str, Light] = {
+    "dusk": Light(sky=-0.3, land=-1.3, warm=1.6, pink=1.3, earth=0.0, green=-0.5, contrast=-0.3),
+    "golden": Light(sky=0.4, land=-0.2, warm=1.3, pink=0.4, earth=1.2, green=-0.3, contrast=0.2),
+    "violet": Light(sky=-0.4, land=-0.9, warm=-0.3, pink=1.6, earth=-1.0, green=-1.0, contrast=-0.4),
+    "day": Light(sky=0.1, land=0.3, warm=-1.0, pink=-0.7, earth=0.5, green=0.8, contrast=0.4),
+    "night": Light(sky=-2.4, land=-1.8, warm=-0.4, pink=0.0, earth=-0.6, green=-0.1, contrast=-0.6),
+    "fog": Light(sky=0.8, land=0.3, warm=0.7, pink=0.2, earth=-0.5, green=-0.1, contrast=-2.0),
+    "forest": Light(sky=0.2, land=-0.3, warm=0.5, pink=-0.1, earth=1.0, green=1.7, contrast=0.2),
+    "winter": Light(sky=0.6, land=1.4, warm=-0.4, pink=0.0, earth=-1.1, green=-0.3, contrast=0.5),
+}
+"""Palettes and the pictures that they suit."""
+
+SHARPNESS = 1.5
+"""Of the choice: the larger, the more one palette is taken alone."""
+
+
+def auto_weights(view: npt.NDArray[np.uint8], layout: F32) -> dict[str, float]:
+    """Shares of the palettes that come with the program, which sum to one."""
+    light = np.array(astuple(Light.of(view, layout)))
+    squares = np.array([((light - np.array(astuple(suited))) ** 2).sum() for suited in SUITED.values()])
+    shares = np.exp(-SHARPNESS * (squares - squares.min()) / 2)
+    return dict(zip(SUITED, map(float, shares / shares.sum()), strict=True))
+
+
+def _moments(lab: npt.NDArray[np.float64], share: F32) -> tuple[npt.NDArray[np.float64], float, float]:
+    """Mean colour, standard deviation of lightness, and how far both can be trusted, 0..1."""
+    total = share.sum() + 1e-6
+    mean = (lab * share[..., None]).sum(axis=(0, 1)) / total
+    deviation = np.sqrt(((lab[..., 0] - mean[0]) ** 2 * share).sum() / total)
+    area = float(share.mean())
+    return mean, float(deviation), area / (area + TRUSTED)
