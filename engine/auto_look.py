@@ -42,6 +42,8 @@ class Light:
     """Green against red, of the land."""
     contrast: float
     """Of the lightness of the land."""
+    colour: float
+    """Chroma of the land."""
 
     @classmethod
     def of(cls, view: npt.NDArray[np.uint8], layout: F32) -> Light:
@@ -49,17 +51,22 @@ class Light:
         small = cv2.resize(view, layout.shape[:0:-1], interpolation=cv2.INTER_AREA)
         lab = to_oklab(np.asarray(small, np.float64) / 255)
         sky = np.clip((layout[0] - 0.3) / 0.4, 0, 1)
-        above, below = (_moments(lab, share) for share in (sky, 1 - sky))
-        # With hardly any sky its numbers are those of the usual one.
-        numbers = (above[0][0], below[0][0], above[0][2], above[0][1], below[0][2], -below[0][1], below[1])
-        trust = np.array([above[2], below[2], above[2], above[2], below[2], below[2], below[2]])
-        usual = (np.array(numbers) - USUAL[0]) / USUAL[1] * trust
+        above, below = (_Part.of(lab, share) for share in (sky, 1 - sky))
+        numbers = [
+            (above, above.mean[0]), (below, below.mean[0]),
+            (above, above.mean[2]), (above, above.mean[1]),
+            (below, below.mean[2]), (below, -below.mean[1]),
+            (below, below.contrast), (below, below.chroma),
+        ]  # fmt: skip
+        # With hardly any sky its numbers are those of the usual one; what is far out counts no more than it should.
+        usual = (np.array([number for _, number in numbers]) - USUAL[0]) / USUAL[1]
+        usual = MOST * np.tanh(usual * [part.trust for part, _ in numbers] / MOST)
         return cls(**dict(zip(cls.__dataclass_fields__, map(float, usual), strict=True)))
 
 
 USUAL = (
-    np.array([0.70, 0.445, -0.030, -0.005, 0.012, 0.001, 0.140]),
-    np.array([0.156, 0.125, 0.045, 0.024, 0.029, 0.018, 0.045]),
+    np.array([0.70, 0.445, -0.030, -0.005, 0.012, 0.001, 0.140, 0.037]),
+    np.array([0.156, 0.125, 0.045, 0.024, 0.029, 0.018, 0.045, 0.020]),
 )
 """Mean and standard deviation of the numbers behind `Light`, of 1,441 landscape photos."""
 
@@ -67,16 +74,19 @@ TRUSTED = 0.03
 """Share of a picture that sky or land has, for its numbers to count half."""
 
 SUITED: Mapping[str, Light] = {
-    "dusk": Light(sky=-0.3, land=-1.3, warm=1.6, pink=1.3, earth=0.0, green=-0.5, contrast=-0.3),
-    "golden": Light(sky=0.4, land=-0.2, warm=1.3, pink=0.4, earth=1.2, green=-0.3, contrast=0.2),
-    "violet": Light(sky=-0.4, land=-0.9, warm=-0.3, pink=1.6, earth=-1.0, green=-1.0, contrast=-0.4),
-    "day": Light(sky=0.1, land=0.3, warm=-1.0, pink=-0.7, earth=0.5, green=0.8, contrast=0.4),
-    "night": Light(sky=-2.4, land=-1.8, warm=-0.4, pink=0.0, earth=-0.6, green=-0.1, contrast=-0.6),
-    "fog": Light(sky=0.8, land=0.3, warm=0.7, pink=0.2, earth=-0.5, green=-0.1, contrast=-2.0),
-    "forest": Light(sky=0.2, land=-0.3, warm=0.5, pink=-0.1, earth=1.0, green=1.7, contrast=0.2),
-    "winter": Light(sky=0.6, land=1.4, warm=-0.4, pink=0.0, earth=-1.1, green=-0.3, contrast=0.5),
+    "dusk": Light(sky=-0.3, land=-1.3, warm=1.5, pink=1.3, earth=0.2, green=-0.5, contrast=-0.3, colour=0.0),
+    "golden": Light(sky=0.3, land=-0.1, warm=1.2, pink=0.4, earth=1.3, green=-0.8, contrast=0.2, colour=1.0),
+    "violet": Light(sky=-0.4, land=-0.8, warm=-0.3, pink=1.6, earth=-0.9, green=-1.0, contrast=-0.4, colour=-0.2),
+    "day": Light(sky=0.1, land=0.3, warm=-1.0, pink=-0.7, earth=0.5, green=0.6, contrast=0.5, colour=0.4),
+    "night": Light(sky=-2.2, land=-1.8, warm=-0.4, pink=0.0, earth=-0.6, green=-0.1, contrast=-0.6, colour=-0.8),
+    "fog": Light(sky=0.8, land=0.2, warm=0.6, pink=0.1, earth=-0.5, green=0.0, contrast=-1.3, colour=-1.2),
+    "forest": Light(sky=0.2, land=-0.3, warm=0.5, pink=-0.1, earth=1.0, green=1.6, contrast=0.2, colour=0.8),
+    "winter": Light(sky=0.4, land=1.5, warm=-0.6, pink=-0.2, earth=-1.0, green=-0.1, contrast=0.7, colour=-0.6),
 }
 """Palettes and the pictures that they suit."""
+
+MOST = 2.5
+"""Standard deviations that a number of a picture comes to at the most."""
 
 SHARPNESS = 1.5
 """Of the choice: the larger, the more one palette is taken alone."""
@@ -90,10 +100,29 @@ def auto_weights(view: npt.NDArray[np.uint8], layout: F32) -> dict[str, float]:
     return dict(zip(SUITED, map(float, shares / shares.sum()), strict=True))
 
 
-def _moments(lab: npt.NDArray[np.float64], share: F32) -> tuple[npt.NDArray[np.float64], float, float]:
-    """Mean colour, standard deviation of lightness, and how far both can be trusted, 0..1."""
-    total = share.sum() + 1e-6
-    mean = (lab * share[..., None]).sum(axis=(0, 1)) / total
-    deviation = np.sqrt(((lab[..., 0] - mean[0]) ** 2 * share).sum() / total)
-    area = float(share.mean())
-    return mean, float(deviation), area / (area + TRUSTED)
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Sky or land of a picture, in OKLab."""
+
+    mean: npt.NDArray[np.float64]
+    contrast: float
+    """Standard deviation of lightness."""
+    chroma: float
+    trust: float
+    """How far its numbers can be trusted, 0..1."""
+
+    @classmethod
+    def of(cls, lab: npt.NDArray[np.float64], share: F32) -> _Part:
+        """Of cells ``(h, w, 3)`` and how much of each belongs."""
+
+        def mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            total = np.tensordot(share, values, ((0, 1), (0, 1)))
+            return np.asarray(total / (share.sum() + 1e-6), np.float64)
+
+        centre, area = mean(lab), float(share.mean())
+        return cls(
+            mean=centre,
+            contrast=float(np.sqrt(mean((lab[..., 0] - centre[0]) ** 2))),
+            chroma=float(mean(np.hypot(lab[..., 1], lab[..., 2]))),
+            trust=area / (area + TRUSTED),
+        )
