@@ -97,25 +97,46 @@ def test_cells_beyond_the_view_are_dropped() -> None:
         complete(view[:190], Conditions(vectors={}, maps={"layout": layout}))
 
 
-def test_a_sun_is_found_and_a_white_cloud_is_not() -> None:
-    view, layout = scene()
+def evening(colour: tuple[int, int, int], ambient: tuple[int, int, int], radius: float, halo: float) -> Any:
+    """A sky with a disc at row 40 and column 180, its halo, and dark land from row 96 on; the layout's sky."""
     y, x = np.mgrid[0:192, 0:256]
-    disc = np.hypot(y - 40, x - 180) < 9
-    shining = view.copy()
-    shining[disc] = 255
-    row, column = find_sun(view_luma(shining), layout[0]) or (0, 0)
-    assert row * 192 == pytest.approx(40.5, abs=0.6) and column * 256 == pytest.approx(180.5, abs=0.6)
+    distance = np.hypot(y - 40, x - 180)[..., None]
+    light = np.where(distance < radius, 1, 0.85 * np.exp(-np.maximum(distance - radius, 0) / halo))
+    view = np.array(ambient) + (np.array(colour) - np.array(ambient)) * light
+    view[96:] = 30
+    view += np.random.default_rng(3).normal(0, 1.5, view.shape)
+    sky = np.zeros((24, 32), np.float32)
+    sky[:12] = 1
+    return np.clip(view, 0, 255).astype(np.uint8), sky
+
+
+@pytest.mark.parametrize(
+    ("colour", "ambient", "radius"),
+    [
+        ((255, 250, 235), (200, 120, 60), 9),  # clipped, in a warm haze
+        ((255, 245, 225), (190, 110, 70), 2),  # small
+        ((255, 150, 90), (150, 60, 50), 6),  # low and red
+    ],
+)
+def test_suns(colour: tuple[int, int, int], ambient: tuple[int, int, int], radius: float) -> None:
+    row, column = find_sun(*evening(colour, ambient, radius, 14)) or (0, 0)
+    assert row * 192 == pytest.approx(40.5, abs=1) and column * 256 == pytest.approx(180.5, abs=1)
     glow = glow_around((row, column), (24, 32))
     assert np.unravel_index(glow.argmax(), glow.shape) == (5, 22) and glow.max() > 0.9 and glow[-1, 0] == 0
-    assert find_sun(view_luma(view), layout[0]) is None
-    cloud = view.copy()
-    cloud[20:26, 40:200] = 255  # long
-    assert find_sun(view_luma(cloud), layout[0]) is None
-    cloud[:60] = 255  # large
-    assert find_sun(view_luma(cloud), layout[0]) is None
-    lamp = view.copy()
+
+
+def test_what_is_no_sun() -> None:
+    view, sky = evening((255, 250, 235), (200, 120, 60), 0.0, 1e-6)  # the warm haze alone
+    assert find_sun(view, sky) is None
+    long, large, twice, lamp = (view.copy() for _ in range(4))
+    long[20:26, 40:200] = 255
+    large[:60] = 255
+    twice[20:30, 20:30] = twice[20:30, 90:100] = 255
     lamp[140:150, 100:110] = 255  # not in the sky
-    assert find_sun(view_luma(lamp), layout[0]) is None
+    assert [find_sun(x, sky) for x in (long, large, twice, lamp)] == [None] * 4
+    grey = evening((250, 250, 252), (200, 202, 206), 9, 14)  # a light place in an overcast sky
+    blue = evening((250, 250, 250), (90, 140, 210), 9, 14)  # a small cloud
+    assert find_sun(*grey) is None and find_sun(*blue) is None
     assert not glow_around(None, (3, 4)).any()
 
 
