@@ -47,7 +47,7 @@ class Light:
 
     @classmethod
     def of(cls, view: npt.NDArray[np.uint8], layout: F32) -> Light:
-        """Of a view ``(H, W, 3)`` and its layout ``(C, H/8, W/8)``, whose first channel is the sky."""
+        """Of a view ``(H, W, 3)`` and its layout ``(C, h, w)``, whose first channel is the sky."""
         small = cv2.resize(view, layout.shape[:0:-1], interpolation=cv2.INTER_AREA)
         lab = to_oklab(np.asarray(small, np.float64) / 255)
         sky = np.clip((layout[0] - 0.3) / 0.4, 0, 1)

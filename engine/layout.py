@@ -40,6 +40,8 @@ LOWEST = 0.995
 PRIOR = 0.001
 """Share of the picture's area that is taken to be of every luma and row alike: where there is hardly any sky, or
 land, its numbers go over into those of nothing in particular, without a jump from frame to frame."""
+FINER = 2
+"""Cells of a completed layout for one of the probe's, a side: of larger ones the sun would have corners."""
 DIMMEST_SUN = 0.6
 """Luma that the brightest spot of a sky has if it is a sun."""
 SUN_DROPS = (0.02, 0.05, 0.1)
@@ -48,7 +50,7 @@ SUN_AREA = (5e-5, 0.012)
 """Of a picture."""
 SUN_RINGS = ((1.6, 2.4), (2.8, 4.0), (5.0, 8.0))
 """Inner and outer radii of the rings around a sun, in radii of the spot."""
-GLOW_RADIUS = 0.35
+GLOW_RADIUS = 0.45
 """Of the sun's glow, in long sides of the picture."""
 
 
@@ -61,7 +63,7 @@ def complete(view: npt.NDArray[np.uint8], found: Conditions) -> Conditions:
 
     Returns:
         The vector `tone` ``(7,)``, five knots of the land and lo and hi of the sky; the map
-        `layout` ``(4, H/8, W/8)``: sky, depth, sky coordinate, glow.
+        `layout` ``(4, H/4, W/4)``: sky, depth, sky coordinate, glow.
 
     Raises:
         ValueError: the view's sides are no multiples of 8.
@@ -74,9 +76,11 @@ def complete(view: npt.NDArray[np.uint8], found: Conditions) -> Conditions:
     smooth = np.asarray(cv2.GaussianBlur(luma, (0, 0), 1.0), np.float32)  # grain is no tone
     share = _certain(np.asarray(cv2.resize(sky, (width, height)), np.float32))
     tone = np.array([*tone_knots(smooth, 1 - share), *sky_range(smooth, share)], np.float32)
-    rows = (np.arange(len(sky)) + 0.5) / len(sky)
-    v = np.clip(rows / horizon(sky), 0, 1)[:, None] * np.ones_like(sky)
-    glow = glow_around(find_sun(view, sky), (len(sky), sky.shape[1]))
+    size = FINER * len(sky), FINER * sky.shape[1]
+    rows = (np.arange(size[0]) + 0.5) / size[0]
+    v = np.clip(rows / horizon(sky), 0, 1)[:, None] * np.ones(size)
+    glow = glow_around(find_sun(view, sky), size)
+    layout = np.stack([cv2.resize(channel, size[::-1]) for channel in layout])
     return Conditions(
         vectors={**found.vectors, "tone": tone},
         maps={"layout": np.concatenate([layout, np.stack([v, glow])]).astype(np.float32)},
@@ -234,9 +238,9 @@ def _warmth(pixels: npt.NDArray[np.uint8]) -> float:
 
 
 def glow_around(sun: tuple[float, float] | None, shape: tuple[int, int]) -> F32:
-    """1 at the sun, falling evenly to 0 at `GLOW_RADIUS`; cells are square."""
+    """1 at the sun, falling ever more slowly to 0 at `GLOW_RADIUS`; cells are square."""
     if sun is None:
         return np.zeros(shape, np.float32)
     y, x = ((np.arange(n) + 0.5) - place * n for n, place in zip(shape, sun, strict=True))
     distance = np.hypot(y[:, None], x) / (GLOW_RADIUS * max(shape))
-    return np.asarray(np.clip(1 - distance, 0, 1), np.float32)
+    return np.asarray(np.clip(1 - distance, 0, 1) ** 2, np.float32)

@@ -18,7 +18,9 @@ LEAST_SKY = 0.02
 """Share of a picture from which on its sky is measured; below it the land's colours are carried on."""
 LEAST_CONTRAST = 0.02
 """Standard deviation of OKLab lightness and chroma together, below which a picture is of one colour."""
-LIT = 0.9
+FAR = 0.35
+"""How much depth counts beside lightness for the place of a land colour."""
+LIT = 0.95
 """Lightness percentile of the land from which on it is lit."""
 BRIGHT = 0.25
 """The horizon's share in the colour of a sun that is not seen."""
@@ -27,12 +29,12 @@ BRIGHT = 0.25
 def measured_palette(view: npt.NDArray[np.uint8], layout: npt.NDArray[np.float32], glow_peak: float = 0.9) -> Palette:
     """The colours of a picture as a look of its own.
 
-    Sky colours are means over equally many cells from the top of the sky to its lower border; land colours
-    are those of near and dark to far and light, because tables run along both.
+    Sky colours are medians over equally many cells from the top of the sky to its lower border; land colours
+    run from near and dark to far and light, because tables run along both.
 
     Args:
         view: RGB uint8 ``(H, W, 3)``.
-        layout: sky, depth, sky coordinate and glow, ``(4, H/8, W/8)``; see `engine.layout.complete`.
+        layout: sky, depth, sky coordinate and glow, ``(4, h, w)``; see `engine.layout.complete`.
         glow_peak: glow from which on a cell shows the sun.
 
     Raises:
@@ -68,10 +70,19 @@ def _by_order(lab: F64, order: npt.NDArray[np.floating], count: int) -> F64:
 
 
 def _land(lab: F64, depth: npt.NDArray[np.floating]) -> F64:
-    """Colours along depth and lightness, with rising lightness."""
-    rank = (np.argsort(np.argsort(depth)) + np.argsort(np.argsort(lab[:, 0]))) / 2
-    colours = _by_order(lab, rank, LAND_COLOURS)
-    return colours[np.argsort(colours[:, 0], kind="stable")]
+    """Colours at equal steps from near and dark to far and light, with rising lightness.
+
+    Each is the mean of the cells around its step, so that a small light part counts beside large dark ones.
+    """
+    darkest, lightest = np.quantile(lab[:, 0], (0.02, 0.98))
+    light = np.clip((lab[:, 0] - darkest) / max(lightest - darkest, 1e-3), 0, 1)
+    far = np.argsort(np.argsort(depth)) / max(len(depth) - 1, 1)
+    place = FAR * far + (1 - FAR) * light
+    first, last = (float(np.quantile(place, share)) for share in (0.03, 0.97))
+    steps = np.linspace(first, last, LAND_COLOURS)
+    near = np.exp(-(((place - steps[:, None]) / (0.5 * max(steps[1] - steps[0], 1e-3))) ** 2) / 2) + 1e-9
+    colours = near @ lab / near.sum(axis=1, keepdims=True)
+    return np.asarray(colours[np.argsort(colours[:, 0], kind="stable")], np.float64)
 
 
 def _carried_on(land: F64) -> F64:

@@ -55,9 +55,9 @@ class Shading:
     """Steps of the land's tone: three make four tones, and borders at the knots of `engine.layout.TONES`."""
     cloud_levels: float = 2.0
     """Steps of the clouds: two make three shades.  An even number keeps a clear sky, 0.5, off the borders."""
-    glow: float = 0.35
+    glow: float = 0.24
     """How far the sky around the sun takes the colours of the horizon."""
-    disc: float = 0.9
+    disc: float = 0.87
     """Glow from which on the sun's disc is seen, if the palette has a sun."""
     layers: int = 0
     """Into how many layers the land is cut by its depth, and into no more tones than that; 0: depth is not cut."""

@@ -42,8 +42,8 @@ EDGE = 1.4
 FLATTEST = 1e-3
 """Slope in levels a pixel below which a border is no longer that narrow."""
 
-SUN_SLOPE = 24.0
-"""Of the border of the sun's disc: it is 1/24 of the glow's radius wide."""
+SUN_SLOPE = 120.0
+"""Of the border of the sun's disc, by the glow: some three pixels at 1080p."""
 
 
 def cubic_weight(x: float) -> float:

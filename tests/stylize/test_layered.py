@@ -35,7 +35,7 @@ def test_any_size_comes_back_as_it_was(layered_model, rng, size):
 def test_the_layout_covers_the_picture(layered_model, landscape):
     with open_with(layered_model) as stylizer:
         conditions = stylizer.probe(landscape[:177, :315])
-    assert conditions.maps["layout"].shape == (4, 22, 39)  # 176 x 312 pixels of view, mirrored to 192 x 320
+    assert conditions.maps["layout"].shape == (4, 44, 78)  # 176 x 312 pixels of view
     assert set(conditions.vectors) == {"tone", "sky_lut", "land_lut", "controls"}
     assert all(values.min() >= 0 and values.max() <= 1 for values in conditions.maps.values())
 
