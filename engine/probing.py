@@ -19,7 +19,7 @@ from engine.spec import F32, ModelSpec, look_weights
 if TYPE_CHECKING:
     from engine.backends.base import Backend, Tiles
 
-__all__ = ["Looks", "usual_conditions", "with_look"]
+__all__ = ["Looks", "look_names", "usual_conditions", "with_look"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,11 @@ class Looks:
         return dict(palette_vectors([(known[name], share) for name, share in shares.items()], self.shading))
 
 
+def look_names(spec: ModelSpec) -> tuple[str, ...]:
+    """The looks that a model has: its own, or with a layout palettes and `auto`."""
+    return Looks().names if spec.has_layout else spec.looks
+
+
 def with_look(
     spec: ModelSpec, view: npt.NDArray[np.uint8], found: Conditions, weights: F32, looks: Looks | None = None
 ) -> Conditions:
@@ -73,8 +78,7 @@ def usual_conditions(backend: Backend, picture: Tiles, look: str = "") -> Condit
     H and W are multiples of the model's `multiple`; ValueError for others.
     """
     spec = backend.spec
-    names = Looks().names if spec.has_layout else spec.looks
-    weights = look_weights(names, look or spec.looks[0], spec.name)
+    weights = look_weights(look_names(spec), look or spec.looks[0], spec.name)
     if not spec.has_layout:
         return backend.probe(picture, weights)
     height, width = picture.shape[1:3]

@@ -222,6 +222,7 @@ def _cluster() -> Iterator[Check]:
 
 def _models() -> Iterator[Check]:
     from engine.model_store import all_models
+    from engine.probing import look_names
     from engine.spec import ModelSpec
 
     entries = all_models()
@@ -235,7 +236,7 @@ def _models() -> Iterator[Check]:
             continue
         kind = "shipped" if entry.shipped else "yours"
         render = (spec.hashes or {}).get("render.onnx", "none")[:12]
-        detail = f"{kind}, hashes right (render.onnx {render}), looks: {', '.join(spec.looks)}"
+        detail = f"{kind}, hashes right (render.onnx {render}), looks: {', '.join(look_names(spec))}"
         yield Check(group="models", name=entry.name, status="ok", detail=detail)
     if not entries:
         yield Check(
