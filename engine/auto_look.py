@@ -70,7 +70,7 @@ USUAL = (
 )
 """Mean and standard deviation of the numbers behind `Light`, of 1,441 landscape photos."""
 
-TRUSTED = 0.03
+TRUSTED = 0.1
 """Share of a picture that sky or land has, for its numbers to count half."""
 
 SUITED: Mapping[str, Light] = {

@@ -27,12 +27,12 @@ SCENES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 """What a place's sky and land look like, for the palette that suits it."""
 
 
-def drawn(sky: Any, land: Any, *, ridge: int = 12, contrast: float = 0.25) -> tuple[Any, Any]:
+def drawn(sky: Any, land: Any, *, ridge: float = 12, contrast: float = 0.25) -> tuple[Any, Any]:
     """A view ``(192, 256, 3)`` of one sky and of land from dark to light, and its layout."""
     shade = np.linspace(1 - contrast, 1 + contrast, 256)[None, :, None]
     view = np.where(np.arange(192)[:, None, None] < ridge * 8, np.array(sky)[None, None], np.array(land) * shade)
     layout = np.zeros((4, 24, 32), np.float32)
-    layout[0, :ridge] = 1
+    layout[0] = np.clip(ridge - np.arange(24), 0, 1)[:, None]
     layout[1] = np.linspace(1, 0, 24)[:, None]
     layout[2] = np.clip(np.arange(24) / max(ridge, 1), 0, 1)[:, None]
     return np.clip(view, 0, 255).astype(np.uint8), layout
@@ -51,11 +51,8 @@ def test_auto_moves_slowly() -> None:
     mixed = [[np.array(x) + (np.array(y) - x) * i / 100 for x, y in ((a, c), (b, d))] for i in range(101)]
     steps = np.array([list(auto_weights(*drawn(*colours)).values()) for colours in mixed])
     assert np.abs(np.diff(steps, axis=0)).max() < 0.12
-    leaving = []
-    for height in np.linspace(12, 0, 101):  # the camera tilts down
-        view, layout = drawn(*SCENES["dusk"], ridge=int(height))
-        layout[0] = np.clip(height - np.arange(24), 0, 1)[:, None]
-        leaving.append(list(auto_weights(view, layout).values()))
+    tilted = [drawn(*SCENES["dusk"], ridge=height) for height in np.linspace(12, 0, 193)]  # a row of pixels at a time
+    leaving = np.array([list(auto_weights(view, layout).values()) for view, layout in tilted])
     assert np.abs(np.diff(leaving, axis=0)).max() < 0.12
 
 
