@@ -59,7 +59,7 @@ class LookChoice:
         """Own looks, and a hash of their file."""
         usual = self._own_palettes() if spec.has_layout else ""
         start, _, end = (settings.look or usual or spec.usual_look).partition(":")
-        self._ends = tuple(look_weights(self.names, part, f"model {spec.name}") for part in (start, end or start))
+        self._ends = tuple(look_weights(self.names, part, spec.name) for part in (start, end or start))
 
     def _shading(self) -> Shading:
         given = [f"--{name.replace('_', '-')}" for name in OWN if getattr(self.settings, name)]

@@ -70,7 +70,7 @@ def test_a_look_that_is_no_palette(layered_model, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     spec = json.loads((tmp_path / "spec.json").read_text())
     (tmp_path / "spec.json").write_text(json.dumps({**spec, "looks": ["mars"], "config": {**spec["config"]}}))
-    with pytest.raises(ValueError, match="unknown look 'mars'; model layers has dusk, golden"):
+    with pytest.raises(ValueError, match="unknown look 'mars'; layers has dusk, golden"):
         open_with(tmp_path)
 
 
