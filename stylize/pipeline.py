@@ -111,9 +111,13 @@ class Pipeline:
 
     @property
     def chosen(self) -> dict[str, str]:
-        """The settings that were left open, and what was chosen for them (inside `with` alone)."""
+        """The settings that were left open, and what was chosen for them (inside `with` alone).
+
+        Of a look with `auto` in it also what that has mixed so far, in the mean over all pictures.
+        """
         found = {"model": self.spec.name, "backend": self.backend.name, "look": self.looks.chosen}
-        return {name: value for name, value in found.items() if getattr(self.settings, name) in (None, "auto")}
+        left_open = {name for name in found if getattr(self.settings, name) in (None, "auto")}
+        return {name: found[name] for name in found if name in left_open or (name == "look" and self.looks.seen)}
 
     @classmethod
     def open(cls: type[P], model: str = "auto", **values: Any) -> P:
@@ -146,6 +150,8 @@ class Pipeline:
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+            if self.looks.seen:
+                log.info("look %s", self.looks.chosen)
 
     def image(self, image: Image) -> Image:
         """Stylize one picture, RGB uint8 ``(H, W, 3)`` of any size; the result has the same size.

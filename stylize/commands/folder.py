@@ -129,6 +129,7 @@ def folder(
                     progress=progress,
                     stop=stop,
                 )
+            chosen |= stylizer.chosen  # now with what look `auto` has mixed
     click.echo(json.dumps(result.as_dict(), indent=2)) if json_ else _summary(result, ctx.obj["quiet"])
     if report:
         _write_page(Path(result.output) / page, result, {**chosen, **asdict(settings)}, ctx.obj["quiet"] or json_)

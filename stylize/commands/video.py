@@ -139,6 +139,7 @@ def video(
                     jobs=jobs,
                     render=render,
                 )
+            chosen |= stylizer.chosen  # now with what look `auto` has mixed
     if report:
         _write_page(reports, {**chosen, **asdict(settings)}, quiet or json_)
     if any(result.status in ("interrupted", "left") for result in reports):
