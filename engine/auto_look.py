@@ -44,6 +44,8 @@ class Light:
     """Of the lightness of the land."""
     colour: float
     """Chroma of the land."""
+    openness: float
+    """Share of the picture that is sky."""
 
     @classmethod
     def of(cls, view: npt.NDArray[np.uint8], layout: F32) -> Light:
@@ -53,20 +55,18 @@ class Light:
         sky = np.clip((layout[0] - 0.3) / 0.4, 0, 1)
         above, below = (_Part.of(lab, share) for share in (sky, 1 - sky))
         numbers = [
-            (above, above.mean[0]), (below, below.mean[0]),
-            (above, above.mean[2]), (above, above.mean[1]),
-            (below, below.mean[2]), (below, -below.mean[1]),
-            (below, below.contrast), (below, below.chroma),
+            above.mean[0], below.mean[0], above.mean[2], above.mean[1], below.mean[2], -below.mean[1],
+            below.contrast, below.chroma, float(sky.mean()),
         ]  # fmt: skip
         # With hardly any sky its numbers are those of the usual one; what is far out counts no more than it should.
-        usual = (np.array([number for _, number in numbers]) - USUAL[0]) / USUAL[1]
-        usual = MOST * np.tanh(usual * [part.trust for part, _ in numbers] / MOST)
+        trust = [part.trust for part in (above, below, above, above, *[below] * 4)] + [1.0]
+        usual = MOST * np.tanh((np.array(numbers) - USUAL[0]) / USUAL[1] * trust / MOST)
         return cls(**dict(zip(cls.__dataclass_fields__, map(float, usual), strict=True)))
 
 
 USUAL = (
-    np.array([0.70, 0.445, -0.030, -0.005, 0.012, 0.001, 0.140, 0.037]),
-    np.array([0.156, 0.125, 0.045, 0.024, 0.029, 0.018, 0.045, 0.020]),
+    np.array([0.70, 0.445, -0.030, -0.005, 0.012, 0.001, 0.140, 0.037, 0.36]),
+    np.array([0.156, 0.125, 0.045, 0.024, 0.029, 0.018, 0.045, 0.020, 0.24]),
 )
 """Mean and standard deviation of the numbers behind `Light`, of 1,441 landscape photos."""
 
@@ -74,14 +74,28 @@ TRUSTED = 0.1
 """Share of a picture that sky or land has, for its numbers to count half."""
 
 SUITED: Mapping[str, Light] = {
-    "dusk": Light(sky=-0.3, land=-1.3, warm=1.5, pink=1.3, earth=0.2, green=-0.5, contrast=-0.3, colour=0.0),
-    "golden": Light(sky=0.3, land=-0.1, warm=1.2, pink=0.4, earth=1.3, green=-0.8, contrast=0.2, colour=1.0),
-    "violet": Light(sky=-0.4, land=-0.8, warm=-0.3, pink=1.6, earth=-0.9, green=-1.0, contrast=-0.4, colour=-0.2),
-    "day": Light(sky=0.1, land=0.3, warm=-1.0, pink=-0.7, earth=0.5, green=0.6, contrast=0.5, colour=0.4),
-    "night": Light(sky=-2.2, land=-1.8, warm=-0.4, pink=0.0, earth=-0.6, green=-0.1, contrast=-0.6, colour=-0.8),
-    "fog": Light(sky=0.8, land=0.2, warm=0.6, pink=0.1, earth=-0.5, green=0.0, contrast=-1.3, colour=-1.2),
-    "forest": Light(sky=0.2, land=-0.3, warm=0.5, pink=-0.1, earth=1.0, green=1.6, contrast=0.2, colour=0.8),
-    "winter": Light(sky=0.4, land=1.5, warm=-0.6, pink=-0.2, earth=-1.0, green=-0.1, contrast=0.7, colour=-0.6),
+    "dusk": Light(
+        sky=-0.3, land=-1.3, warm=1.5, pink=1.3, earth=0.2, green=-0.5, contrast=-0.3, colour=0.0, openness=0.4
+    ),
+    "golden": Light(
+        sky=0.3, land=-0.1, warm=1.2, pink=0.4, earth=1.3, green=-0.8, contrast=0.2, colour=1.0, openness=0.1
+    ),
+    "violet": Light(
+        sky=-0.4, land=-0.8, warm=-0.3, pink=1.6, earth=-0.9, green=-1.0, contrast=-0.4, colour=-0.2, openness=0.3
+    ),
+    "day": Light(sky=0.1, land=0.3, warm=-1.0, pink=-0.7, earth=0.5, green=0.6, contrast=0.5, colour=0.4, openness=0.1),
+    "night": Light(
+        sky=-2.2, land=-1.8, warm=-0.4, pink=0.0, earth=-0.6, green=-0.1, contrast=-0.6, colour=-0.8, openness=0.3
+    ),
+    "fog": Light(
+        sky=0.8, land=0.4, warm=0.6, pink=0.1, earth=-0.5, green=0.0, contrast=-1.3, colour=-1.2, openness=0.3
+    ),
+    "forest": Light(
+        sky=0.2, land=-0.5, warm=0.4, pink=-0.1, earth=0.7, green=1.3, contrast=0.1, colour=0.4, openness=-1.1
+    ),
+    "winter": Light(
+        sky=0.4, land=1.5, warm=-0.6, pink=-0.2, earth=-1.0, green=-0.1, contrast=0.7, colour=-0.6, openness=0.0
+    ),
 }
 """Palettes and the pictures that they suit."""
 
