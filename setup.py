@@ -59,7 +59,11 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["stylize*", "engine*", "training*"]),
-    package_data={"stylize": ["py.typed"], "engine": ["py.typed", "models/*/*"], "training": ["py.typed"]},
+    package_data={
+        "stylize": ["py.typed"],
+        "engine": ["py.typed", "models/*/*", "palettes/*"],
+        "training": ["py.typed"],
+    },
     install_requires=[
         "av>=14",
         "click>=8.1",

@@ -1,6 +1,7 @@
 """What can go wrong between a model and the machine it should run on.
 
 EngineError
+├── PaletteError        a file with the colours of a look, or a picture that has none to give
 ├── ModelError          a model folder, checkpoint or ONNX file that cannot be used
 ├── BackendError        a backend that is missing or fails on this machine
 │   └── OutOfMemoryError    a tile too large for the device; smaller ones may do
@@ -10,7 +11,15 @@ EngineError
 
 from __future__ import annotations
 
-__all__ = ["BackendError", "BuildCancelled", "EngineError", "ModelError", "OutOfMemoryError", "PlanError"]
+__all__ = [
+    "BackendError",
+    "BuildCancelled",
+    "EngineError",
+    "ModelError",
+    "OutOfMemoryError",
+    "PaletteError",
+    "PlanError",
+]
 
 
 class EngineError(Exception):
@@ -19,6 +28,10 @@ class EngineError(Exception):
 
 class ModelError(EngineError):
     """A model folder, checkpoint or ONNX file cannot be used."""
+
+
+class PaletteError(EngineError):
+    """A file with colours is wrong, or a picture has no colours to make a look of."""
 
 
 class BackendError(EngineError):

@@ -214,14 +214,18 @@ def _shader(g: GraphWriter, op: Op, fields: str) -> str:
     x = g.node("Pad", [x, g.constant("pads_shader", [0, 0, 2, 2] * 2, np.int64)], mode="edge")
     values = phase_kernels(op.stride)[:, None]
     maps = [_apart(g, _channels(g, x, i, i + 1)) for i in range(5)]
-    levels = g.node("Concat", [g.constant("one_level", np.ones((1, 1, 1, 1))), _scalar(g, "controls", [0, 1])], axis=1)
-    sharpness = _sharpness(g, _channels(g, x, 0, 3), levels, op.stride)
+    given = g.node(
+        "Concat", [g.constant("one_level", np.ones((1, 1, 1, 1))), _scalar(g, "controls", [0, 1, 4])], axis=1
+    )
+    levels = g.node("Max", [given, g.number(1.0)])
+    unstepped = g.node("Sub", [g.number(1.0), _clip(g, given, 0.0, 1.0)])
+    sharpness = _sharpness(g, _channels(g, x, 0, 4), levels, unstepped, op.stride)
     flat = []
-    for i in range(3):
+    for i in range(4):
         value = _exact_conv(g, maps[i], "values", values)
         flat.append(_stepped(g, value, _channels(g, sharpness, i, i + 1), _channels(g, levels, i, i + 1)))
-    mask, tone, cloud = flat
-    depth, place = (_exact_conv(g, x, "values", values) for x in maps[3:])
+    mask, tone, cloud, depth = flat
+    place = _exact_conv(g, maps[4], "values", values)
     land, sky = _sampled(g, "land_lut", tone, depth), _sampled(g, "sky_lut", place, cloud)
     mask = g.node("Transpose", [_row(g, mask)], perm=[0, 3, 1, 2])
     return g.node("Add", [land, g.node("Mul", [mask, g.node("Sub", [sky, land])])])
@@ -243,8 +247,11 @@ def _sky_place(g: GraphWriter, near: str, columns: int) -> str:
     return g.node("Add", [place, g.node("Mul", [disc, g.node("Sub", [g.number(1.0), place])])])
 
 
-def _sharpness(g: GraphWriter, padded: str, levels: str, factor: int) -> str:
-    """One over the width of a border, in levels, for every pixel of fields that are padded by two."""
+def _sharpness(g: GraphWriter, padded: str, levels: str, unstepped: str, factor: int) -> str:
+    """One over the width of a border, in levels, for every pixel of fields that are padded by two.
+
+    Where `unstepped` is 1 a border is as wide as a level, and the field stays as it is.
+    """
 
     def moved(row: int, column: int) -> str:
         starts, ends = [2 + row, 2 + column], [row - 2, column - 2]
@@ -257,7 +264,7 @@ def _sharpness(g: GraphWriter, padded: str, levels: str, factor: int) -> str:
         steepest = g.node("Max", [g.node("Abs", [g.node("Sub", [x, middle])]) for x in (one, other)])
         squares.append(g.node("Mul", [steepest, steepest]))
     slope = g.node("Mul", [g.node("Mul", [g.node("Sqrt", [g.node("Add", squares)]), levels]), g.number(EDGE / factor)])
-    return g.node("Div", [g.number(1.0), _clip(g, slope, FLATTEST * EDGE, 1.0)])
+    return g.node("Div", [g.number(1.0), g.node("Max", [_clip(g, slope, FLATTEST * EDGE, 1.0), unstepped])])
 
 
 def _stepped(g: GraphWriter, value: str, sharpness: str, levels: str) -> str:

@@ -2,40 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.auto_look import AUTO, auto_weights
 from engine.conditions import Conditions, on_grid
 from engine.layout import complete
-from engine.palette import PALETTES, palette_vectors
+from engine.palette import Palette, Shading, palette_vectors
+from engine.palette_file import shipped_palettes
 from engine.spec import F32, ModelSpec, look_weights
 
 if TYPE_CHECKING:
     from engine.backends.base import Backend, Tiles
 
-__all__ = ["look_vectors", "usual_conditions", "with_look"]
+__all__ = ["Looks", "look_names", "usual_conditions", "with_look"]
 
 
-def look_vectors(spec: ModelSpec, weights: F32) -> dict[str, F32]:
-    """What a look adds to the conditions of a model with a layout, for weights ``(K,)`` of its looks.
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """The looks of a model with a layout: palettes, and `auto`, which mixes those that come with the program."""
 
-    Raises ValueError for a look that there is no palette of.
-    """
-    parts = [(name, float(weight)) for name, weight in zip(spec.looks, weights, strict=True) if weight > 0]
-    for name, _ in parts:
-        if name not in PALETTES:
-            raise ValueError(f"no palette for look {name!r}; there are {', '.join(PALETTES)}")
-    return dict(palette_vectors([(PALETTES[name], weight) for name, weight in parts]))
+    palettes: Mapping[str, Palette] = field(default_factory=shipped_palettes)
+    """By name."""
+    shading: Shading = field(default_factory=Shading)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What weights ``(K,)`` of looks belong to, in this order."""
+        return (*self.palettes, AUTO)
+
+    def shares(self, view: npt.NDArray[np.uint8], layout: F32, weights: F32) -> dict[str, float]:
+        """Palettes and how much of each a picture is painted with; `auto` is replaced by what it chooses."""
+        shares = dict(zip(self.palettes, map(float, weights), strict=False))
+        if weights[-1] > 0:
+            for name, share in auto_weights(view, layout).items():
+                shares[name] = shares.get(name, 0.0) + share * float(weights[-1])
+        return {name: share for name, share in shares.items() if share > 0}
+
+    def vectors(self, shares: Mapping[str, float]) -> dict[str, F32]:
+        """What a mixture of palettes adds to the conditions of a picture."""
+        known = {**shipped_palettes(), **self.palettes}
+        return dict(palette_vectors([(known[name], share) for name, share in shares.items()], self.shading))
 
 
-def with_look(spec: ModelSpec, view: npt.NDArray[np.uint8], found: Conditions, weights: F32) -> Conditions:
+def look_names(spec: ModelSpec) -> tuple[str, ...]:
+    """The looks that a model has: its own, or with a layout palettes and `auto`."""
+    return Looks().names if spec.has_layout else spec.looks
+
+
+def with_look(
+    spec: ModelSpec, view: npt.NDArray[np.uint8], found: Conditions, weights: F32, looks: Looks | None = None
+) -> Conditions:
     """What a probe has returned for a view, completed: as it is for instance norm, else with tone and palette.
 
-    `view` is RGB uint8 ``(H, W, 3)`` without its padding.
+    Args:
+        spec: of the model.
+        view: RGB uint8 ``(H, W, 3)`` without its padding.
+        found: what the probe has returned.
+        weights: of the model's looks, or with a layout of `looks`, ``(K,)``.
+        looks: the usual ones if None.
     """
-    return complete(view, found).plus(**look_vectors(spec, weights)) if spec.has_layout else found
+    if not spec.has_layout:
+        return found
+    looks, completed = looks or Looks(), complete(view, found)
+    return completed.plus(**looks.vectors(looks.shares(view, completed.maps["layout"], weights)))
 
 
 def usual_conditions(backend: Backend, picture: Tiles, look: str = "") -> Conditions:
@@ -44,7 +78,7 @@ def usual_conditions(backend: Backend, picture: Tiles, look: str = "") -> Condit
     H and W are multiples of the model's `multiple`; ValueError for others.
     """
     spec = backend.spec
-    weights = look_weights(spec, look or spec.looks[0])
+    weights = look_weights(look_names(spec), look or spec.looks[0], spec.name)
     if not spec.has_layout:
         return backend.probe(picture, weights)
     height, width = picture.shape[1:3]

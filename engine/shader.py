@@ -31,9 +31,10 @@ __all__ = [
 
 F32 = npt.NDArray[np.float32]
 
-CONTROLS = ("tone_levels", "cloud_levels", "glow", "disc")
+CONTROLS = ("tone_levels", "cloud_levels", "glow", "disc", "depth_levels")
 """Names of the vector `controls`: steps of the land's tone and of the clouds; how far the sun's glow shifts the sky
-towards the horizon's colours; the glow from which on there is the sun's disc (2: no disc)."""
+towards the horizon's colours; the glow from which on there is the sun's disc (2: no disc); steps of the depth (0: it
+is not stepped)."""
 
 EDGE = 1.4
 """Width of a border in pixels."""
@@ -41,8 +42,8 @@ EDGE = 1.4
 FLATTEST = 1e-3
 """Slope in levels a pixel below which a border is no longer that narrow."""
 
-SUN_SLOPE = 24.0
-"""Of the border of the sun's disc: it is 1/24 of the glow's radius wide."""
+SUN_SLOPE = 120.0
+"""Of the border of the sun's disc, by the glow: some three pixels at 1080p."""
 
 
 def cubic_weight(x: float) -> float:
@@ -89,8 +90,11 @@ def enlarged(field: F32, factor: int) -> F32:
 def stepped(value: F32, levels: float, slope: F32) -> F32:
     """A field in 0..1 brought to ``levels`` steps, the borders `EDGE` pixels wide.
 
-    `slope`: the field's change a pixel.  Where it is steeper than a level a pixel nothing changes.
+    `slope`: the field's change a pixel.  Where it is steeper than a level a pixel nothing changes, and with less than
+    one level nowhere.
     """
+    if levels < 1:
+        return np.asarray(np.clip(value, 0, 1), np.float32)
     s = np.clip(value, 0, 1) * levels
     k = np.floor(s)
     width = np.clip(slope * levels * EDGE, FLATTEST * EDGE, 1)
@@ -133,6 +137,7 @@ def shade(fields: F32, places: F32, sky_lut: F32, land_lut: F32, controls: F32, 
         return stepped(value, levels, slope)
 
     mask = levelled(sky, fields[0], 1.0)[..., None]
+    depth = levelled(depth, fields[1], float(controls[4]))
     land = sample(land_lut, depth, levelled(tone, fields[2], float(controls[0])))
     above = sample(sky_lut, levelled(cloud, fields[3], float(controls[1])), place)
     return np.asarray(land + mask * (above - land), np.float32)

@@ -25,9 +25,10 @@ What `render` takes beside its tiles is `engine.conditions.Conditions` in either
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -179,18 +180,27 @@ class ModelSpec:
                 raise ModelError(f"{path} is damaged (its sha256 differs from spec.json): install the model again")
 
 
-def look_weights(spec: ModelSpec, look: str) -> F32:
+def look_weights(spec: ModelSpec | Sequence[str], look: str, owner: str = "") -> F32:
     """Weights ``(K,)`` of a look: a name, or a mixture such as ``dusk=0.7,night=0.3``.
 
-    Raises ValueError for unknown names, listing those that exist.
+    Args:
+        spec: the model, or the names of the looks that there are.
+        look: in words.
+        owner: of the names, for messages.
+
+    Raises:
+        ValueError: a name is unknown (the message has the nearest, and all), or a weight is no number.
     """
-    weights = np.zeros(len(spec.looks), np.float32)
+    names, owner = (spec.looks, spec.name) if isinstance(spec, ModelSpec) else (tuple(spec), owner)
+    weights = np.zeros(len(names), np.float32)
     for part in look.split(","):
-        name, _, amount = part.strip().partition("=")
-        if name not in spec.looks:
-            raise ValueError(f"unknown look {name!r}; {spec.name} has {', '.join(spec.looks)}")
+        name, given, amount = (word.strip() for word in part.partition("="))
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=2)
+            hint = f": did you mean {' or '.join(near)}?" if near else ";"
+            raise ValueError(f"unknown look {name!r}{hint} {owner} has {', '.join(names)}")
         try:
-            weights[spec.looks.index(name)] += min(float(amount or 1), MOST_WEIGHT)
+            weights[names.index(name)] += min(float(amount), MOST_WEIGHT) if given else 1.0
         except ValueError as error:
             raise ValueError(f"the weight of a look is a number, such as dusk=0.7, got {look!r}") from error
     if not 0 < weights.sum() < MOST_WEIGHT or weights.min() < 0:

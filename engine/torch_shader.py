@@ -97,12 +97,11 @@ def shade(
 
     values = _enlarged(torch.cat([fields, places], 1), factor)
     ones = torch.ones_like(controls[:, :1])
-    levels = torch.cat([ones, controls[:, :2]], 1)[:, :, None, None]  # of sky, tone and cloud
-    index = [0, 2, 3]
-    slope = F.interpolate(_slopes(fields[:, index]) / factor, scale_factor=factor, mode="nearest")
-    flat = _stepped(values[:, index], levels, slope, softness)
-    sky, tone, cloud = flat[:, 0:1], flat[:, 1:2], flat[:, 2:3]
-    land, above = _sampled(land_lut, tone, values[:, 1:2]), _sampled(sky_lut, values[:, 4:5], cloud)
+    levels = torch.cat([ones, controls[:, 4:5], controls[:, :2]], 1)[:, :, None, None]
+    slope = F.interpolate(_slopes(fields) / factor, scale_factor=factor, mode="nearest")
+    flat = _stepped(values[:, :4], levels, slope, softness)
+    sky, depth, tone, cloud = (flat[:, i : i + 1] for i in range(4))
+    land, above = _sampled(land_lut, tone, depth), _sampled(sky_lut, values[:, 4:5], cloud)
     return torch.add(land, sky * (above - land))
 
 
@@ -127,9 +126,11 @@ def _slopes(x: Tensor) -> Tensor:
 def _stepped(value: Tensor, levels: Tensor, slope: Tensor, softness: float) -> Tensor:
     import torch
 
+    unstepped = 1 - levels.clamp(0, 1)  # a border as wide as a level is none
+    levels = levels.clamp(min=1)
     s = value.clamp(0, 1) * levels
     k = torch.floor(s.detach())
-    width = (slope * levels * EDGE).clamp(max(FLATTEST * EDGE, softness), 1)
+    width = torch.maximum((slope * levels * EDGE).clamp(max(FLATTEST * EDGE, softness), 1), unstepped)
     return (k + ((s - k - 0.5) / width + 0.5).clamp(0, 1)) / levels
 
 

@@ -55,7 +55,7 @@ def main() -> None:
             return [cell(stylizer.image(photo)) for photo in photos]
 
     with Stylizer(model=args.model) as stylizer:
-        looks = stylizer.spec.looks
+        looks = stylizer.looks.names
     results = stylized(None)
     pairs = [[cell(photo), result] for photo, result in zip(photos, results, strict=True)]
     save(args.out / "sheet.jpg", [[*pairs[i], *pairs[i + 1]] for i in range(0, len(pairs) - 1, 2)])

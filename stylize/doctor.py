@@ -259,6 +259,7 @@ def _cluster() -> Iterator[Check]:
 
 def _models(needed: Collection[str]) -> Iterator[Check]:
     from engine.model_store import all_models, find_model
+    from engine.probing import look_names
     from engine.spec import ModelSpec
     from stylize.model_choice import AUTO, CHOICES
 
@@ -280,7 +281,7 @@ def _models(needed: Collection[str]) -> Iterator[Check]:
             continue
         kind = "shipped" if entry.shipped else "yours"
         render = (spec.hashes or {}).get("render.onnx", "none")[:12]
-        detail = f"{kind}, hashes right (render.onnx {render}), looks: {', '.join(spec.looks)}"
+        detail = f"{kind}, hashes right (render.onnx {render}), looks: {', '.join(look_names(spec))}"
         yield Check("models", entry.name, "ok", detail)
     if not entries:
         yield Check("models", "models", "fault", "none", f"{AGAIN}, or: stylize models import CHECKPOINT")

@@ -9,10 +9,10 @@ import logging
 from pathlib import Path
 
 from engine.choice import CPU_BACKENDS, choose_backend
-from engine.spec import F32, ModelSpec, sha256
+from engine.spec import ModelSpec, sha256
 from stylize.settings import StyleSettings
 
-__all__ = ["AUTO", "CHOICES", "choose_model", "look_text", "model_key", "usual_backend"]
+__all__ = ["AUTO", "CHOICES", "choose_model", "model_key", "usual_backend"]
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +49,3 @@ def model_key(folder: Path, spec: ModelSpec) -> str:
         del values[name]
     files = spec.hashes or {path.name: sha256(path) for path in folder.iterdir() if path.name != "spec.json"}
     return hashlib.sha256(json.dumps([values, dict(files)], sort_keys=True).encode()).hexdigest()[:32]
-
-
-def look_text(spec: ModelSpec, start: F32, end: F32) -> str:
-    """A look by its weights ``(K,)`` at the beginning and the end of a video, in the words of `StyleSettings.look`."""
-
-    def text(weights: F32) -> str:
-        parts = [(name, float(weight)) for name, weight in zip(spec.looks, weights, strict=True) if weight]
-        return parts[0][0] if len(parts) == 1 else ",".join(f"{name}={weight:.6g}" for name, weight in parts)
-
-    return text(start) if (start == end).all() else f"{text(start)}:{text(end)}"

@@ -24,13 +24,14 @@ from engine.backends.frames import FrameRenderer, Rendering
 from engine.choice import CPU_BACKENDS, open_backend
 from engine.conditions import MAP_STRIDE, Conditions, on_grid
 from engine.errors import PlanError
+from engine.layout import complete
 from engine.memory import default_tile
 from engine.model_store import find_model
-from engine.probing import with_look
-from engine.spec import F32, ModelSpec, look_weights
+from engine.spec import F32, ModelSpec
 from engine.tiling import TilePlan
 from stylize.frame import NOTHING, Image
-from stylize.model_choice import AUTO, choose_model, look_text, model_key, usual_backend
+from stylize.looks import LookChoice
+from stylize.model_choice import AUTO, choose_model, model_key, usual_backend
 from stylize.settings import BASE_SIDE, StyleSettings
 
 __all__ = ["Pipeline", "Stylizing"]
@@ -52,7 +53,8 @@ class Pipeline:
         video: what model `auto` is to be chosen for.
         frame: height and width of a video's frames, which a TensorRT plan is made for.
 
-    Raises ModelError or BackendError on entering, ValueError for a look that does not exist.
+    Raises ModelError or BackendError on entering, ValueError for a look that does not exist, and PaletteError or
+    InputError for a file that no look can be read from.
     """
 
     def __init__(
@@ -84,17 +86,14 @@ class Pipeline:
         """At most one entry; one list for a pipeline and all that were restyled from it: they open and close as one."""
         self.seconds = {"probe": 0.0, "render": 0.0}
         """Time spent in each graph since the stylizer was opened."""
-        self._looks = self._look_ends()
+        self.looks = LookChoice(self.spec, self.settings)
+        """What the settings of the look have come to."""
         if self.settings.tile:
             self._check_tile(self.settings.tile)
 
     def _opener(self, name: str, gpu: int | None = None) -> AbstractContextManager[Backend]:
         options = self._options if gpu is None else replace(self._options, device=f"cuda:{gpu}")
         return open_backend(self.folder, name=name, options=options)
-
-    def _look_ends(self) -> tuple[F32, F32]:
-        start, _, end = (self.settings.look or self.spec.usual_look).partition(":")
-        return look_weights(self.spec, start), look_weights(self.spec, end or start)
 
     def restyled(self: P, **values: Any) -> P:
         """The same opened model under other settings of the look; to be used while this one is open.
@@ -103,19 +102,24 @@ class Pipeline:
         """
         other = copy.copy(self)
         other.settings = replace(self.settings, **values)
-        other._looks = other._look_ends()
+        other.looks = self.looks.restyled(other.settings)
+        other.looks.measure(other.layout_of)
         return other
 
     @property
     def key(self) -> str:
         """Hash of model and settings: two pipelines with one key give the same pictures."""
-        return self.settings.key(model_key(self.folder, self.spec), look_text(self.spec, *self._looks))
+        return self.settings.key(model_key(self.folder, self.spec), self.looks.text)
 
     @property
     def chosen(self) -> dict[str, str]:
-        """The settings that were left open, and what was chosen for them (inside `with` alone)."""
-        found = {"model": self.spec.name, "backend": self.backend.name, "look": self.spec.usual_look}
-        return {name: value for name, value in found.items() if getattr(self.settings, name) in (None, "auto")}
+        """The settings that were left open, and what was chosen for them (inside `with` alone).
+
+        Of a look with `auto` in it also what that has mixed so far, in the mean over all pictures.
+        """
+        found = {"model": self.spec.name, "backend": self.backend.name, "look": self.looks.chosen}
+        left_open = {name for name in found if getattr(self.settings, name) in (None, "auto")}
+        return {name: found[name] for name in found if name in left_open or (name == "look" and self.looks.seen)}
 
     @classmethod
     def open(cls: type[P], model: str = "auto", **values: Any) -> P:
@@ -133,8 +137,12 @@ class Pipeline:
             first = stack.enter_context(self._open)
             others = [self._opener(first.name, gpu) for gpu in self.settings.gpu_numbers[1:]]
             backends = [first, *(stack.enter_context(other) for other in others)]
-            renderer = FrameRenderer(backends)
-            self._opened.append((stack.pop_all(), first, renderer))
+            self._opened.append((stack.pop_all(), first, FrameRenderer(backends)))
+        try:
+            self.looks.measure(self.layout_of)
+        except BaseException:
+            self.close()
+            raise
         for backend in backends:
             log.info("%s", backend.description)
         if self._chosen_for_gpu and self.backend.name in CPU_BACKENDS:
@@ -146,6 +154,8 @@ class Pipeline:
     ) -> None:
         if self._opened:
             self._opened.pop()[0].close()
+            if self.looks.seen:
+                log.info("look %s", self.looks.chosen)
 
     def image(self, image: Image) -> Image:
         """Stylize one picture, RGB uint8 ``(H, W, 3)`` of any size; the result has the same size.
@@ -178,10 +188,8 @@ class Pipeline:
         return self._opened[0][2]
 
     def look_at(self, position: float) -> F32:
-        """Look weights ``(K,)`` at a position 0..1 of a video."""
-        start, end = self._looks
-        share = min(max(position, 0.0), 1.0)
-        return np.asarray(start * (1 - share) + end * share, np.float32)
+        """Weights ``(K,)`` of the looks at a position 0..1 of a video."""
+        return self.looks.at(position)
 
     def probe(self, image: Image, position: float = 0.0) -> Conditions:
         """What a picture is rendered with, taken from a thumbnail of it."""
@@ -214,9 +222,14 @@ class Pipeline:
         started = time.perf_counter()
         weights = self.look_at(position)
         padded = _pad(view, self.spec.view_multiple, self.spec.view_min_side)
-        conditions = with_look(self.spec, view, self._renderer.probe(padded, weights), weights)
+        conditions = self.looks.complete(view, self._renderer.probe(padded, weights), weights)
         self.seconds["probe"] += time.perf_counter() - started
         return conditions
+
+    def layout_of(self, view: Image) -> F32:
+        """Sky, depth, sky coordinate and glow of a `view`, ``(4, h, w)``, from a model with a layout."""
+        padded = _pad(view, self.spec.view_multiple, self.spec.view_min_side)
+        return complete(view, self._renderer.probe(padded, np.ones(1, np.float32))).maps["layout"]
 
     def render(self, image: Image, conditions: Conditions) -> Image:
         """Stylize a picture with given conditions; the result has the picture's size."""

@@ -18,6 +18,9 @@ __all__ = ["BASE_SIDE", "StyleSettings", "as_declared", "option_changes"]
 BASE_SIDE = 1920
 """Long side in pixels at which detail 1 works."""
 
+MOST_LAYERS = 32
+"""More cannot be told apart."""
+
 
 _KINDS: list[tuple[str, Any, Any, str]] = [
     ("tuple", (tuple, list), tuple, "a list"),
@@ -67,7 +70,15 @@ class StyleSettings:
     """CPU threads; 0: all."""
     look: str | None = None
     """A look, a mixture (`dusk=0.7,night=0.3`), or for video a way from one to another (`dusk:night`);
-    None: the model's first."""
+    None: that of `look_file` or `look_from`, else the model's first.  `auto` mixes palettes by the picture's light."""
+    look_file: str | None = None
+    """TOML file with a palette (`engine.palette_file`), a look that has the file's name."""
+    look_from: str | None = None
+    """Picture whose colours are a look, which has the file's name."""
+    haze: float = 0.0
+    """How far the land that is furthest away takes the colour of the horizon, 0..1."""
+    layers: int | None = None
+    """Layers that the land is cut into by its distance, with no more tones than that; None: distance is not cut."""
     strength: float = 1.0
     """0 leaves the picture as it is, 1 is the full style; mixed in CIE Lab."""
     keep_color: float = 0.0
@@ -85,9 +96,11 @@ class StyleSettings:
 
     def __post_init__(self) -> None:
         as_declared(self)
-        for name in ("strength", "keep_color", "stabilize"):
+        for name in ("haze", "strength", "keep_color", "stabilize"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name.replace('_', '-')} lies between 0 and 1, got {getattr(self, name)}")
+        if self.layers is not None and not 1 <= self.layers <= MOST_LAYERS:
+            raise ValueError(f"layers are 1 to {MOST_LAYERS}, got {self.layers}")
         if not 0.0 <= self.detail <= 16.0:
             raise ValueError(f"detail lies between 0 (own size) and 16, got {self.detail}")
         if self.tile is not None and self.tile < 0:
@@ -126,7 +139,9 @@ class StyleSettings:
             look: the look as it was resolved.
         """
         values = dataclasses.asdict(self) | {"model": model, "look": look}
-        for name in ("backend", "device", "gpus", "plan", "precision", "threads", "tile"):
+        # a look is told in words that files have no part in
+        left_out = ("backend", "device", "gpus", "look_file", "look_from", "plan", "precision", "threads", "tile")
+        for name in left_out:
             del values[name]
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 

@@ -120,6 +120,7 @@ def folder(
             with _run(ctx) as (stop, progress):
                 at_once = max(1, len(style.gpu_numbers))
                 result = stylize_folder(replace(job, progress=progress, stop=stop), stylizer.image, at_once=at_once)
+            chosen |= stylizer.chosen  # now with what look `auto` has mixed
     click.echo(json.dumps(result.as_dict(), indent=2)) if json_ else _summary(result, ctx.obj["quiet"])
     if report:
         _write_page(Path(result.output) / page, result, {**chosen, **asdict(settings)}, ctx.obj["quiet"] or json_)

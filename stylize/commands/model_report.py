@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.errors import EngineError
 from engine.model_store import ModelEntry, find_model, shipped_models
+from engine.probing import look_names
 from engine.spec import ModelSpec
 from stylize.commands.config_file import load_defaults
 from stylize.settings import StyleSettings
@@ -40,7 +41,7 @@ def summary(entry: ModelEntry, default: str) -> dict[str, Any]:
 def _facts(spec: ModelSpec) -> dict[str, Any]:
     shapes = spec.program.parameters(len(spec.looks)).values()
     return {
-        "looks": list(spec.looks),
+        "looks": list(look_names(spec)),
         "parameters": int(sum(np.prod(shape) for shape in shapes)),
         "gflop_1080p": round(spec.program.flops(1080, 1920) / 1e9, 1),
     }

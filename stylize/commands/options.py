@@ -62,8 +62,24 @@ STYLE: list[Callable[[Any], Any]] = [
         help="Model by name, or the path of a model folder; auto: light for video on a CPU, else full.",
     ),
     click.option(
-        "--look", help="Look by name, a mixture (dusk=0.7,night=0.3), or for video from:to.  [default: the model's]"
+        "--look",
+        help="Look by name, a mixture (dusk=0.7,night=0.3), for video from:to; auto: by the picture's own light.  "
+        "[default: the model's]",
     ),
+    click.option(
+        "--look-file",
+        type=click.Path(dir_okay=False, resolve_path=True),
+        help="Palette of your own, TOML; 'stylize looks --write' makes one to start from.",
+    ),
+    click.option(
+        "--look-from",
+        type=click.Path(dir_okay=False, resolve_path=True),
+        help="Take the look from a picture's colours.",
+    ),
+    click.option(
+        "--haze", type=float, default=0.0, show_default=True, help="Fade far land into the colour of the horizon, 0..1."
+    ),
+    click.option("--layers", type=int, help="Cut the land into so many layers by its distance.  [default: not cut]"),
     click.option(
         "--strength", type=float, default=1.0, show_default=True, help="0 leaves the picture, 1 is full style."
     ),

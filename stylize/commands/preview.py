@@ -109,9 +109,18 @@ def preview(
     grid = bool(looks or strengths or details)
     with open_stylizer(style, video=video) as stylizer:
         spec = stylizer.spec
-        names = list(spec.looks) if looks == "all" else [part.strip() for part in (looks or "").split(";") if part]
+        names = (
+            list(stylizer.looks.names)
+            if looks == "all"
+            else [part.strip() for part in (looks or "").split(";") if part]
+        )
         columns = settings_or_usage(
-            cells, base=style, usual_look=spec.usual_look, looks=names, strengths=strengths or [], details=details or []
+            cells,
+            base=style,
+            usual_look=stylizer.looks.usual,
+            looks=names,
+            strengths=strengths or [],
+            details=details or [],
         )
         for cell in columns:
             settings_or_usage(stylizer.restyled, look=cell.settings.look)  # before any work, what does not exist

@@ -133,6 +133,7 @@ def video(
                 if dry_run:
                     ctx.exit(_show_plans(jobs, stylizer, json_))
                 reports = _here(ctx, jobs, stylizer, bars)
+                chosen |= stylizer.chosen  # now with what look `auto` has mixed
     if report:
         _write_page(reports, {**chosen, **asdict(settings)}, quiet or json_)
     if not quiet and not json_ and (others := passed_over(sources, output)):

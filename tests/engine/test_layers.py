@@ -68,7 +68,7 @@ def opened(name: str, kind: str, layered: dict[str, Path]) -> Iterator[Backend]:
         yield running
 
 
-def given(height: int, width: int, *, seed: int = 0) -> Conditions:
+def given(height: int, width: int, *, seed: int = 0, layers: float = 0) -> Conditions:
     """Conditions for a frame with a layout like a landscape's, on its grid, and a palette."""
     y, x = np.mgrid[0:12, 0:18] / np.array([12.0, 18.0]).reshape(2, 1, 1)
     ridge = 0.4 + 0.15 * np.sin(6 * x + seed)
@@ -78,7 +78,7 @@ def given(height: int, width: int, *, seed: int = 0) -> Conditions:
         "tone": np.array([0.1, 0.25, 0.4, 0.62, 0.7, 0.4, 0.9], np.float32),
         "sky_lut": rng.random((3, 17, 64), np.float32),
         "land_lut": rng.random((3, 64, 33), np.float32),
-        "controls": np.array([4, 5, 0.3, 0.8], np.float32),
+        "controls": np.array([4, 5, 0.3, 0.8, layers], np.float32),
     }
     whole = Conditions(vectors=vectors, maps={"layout": np.clip(layout, 0, 1).astype(np.float32)})
     return on_grid(whole, (height, width), (height, width))
@@ -96,6 +96,14 @@ def test_agrees_with_the_reference(opened: Backend, name: str, kind: str, layere
     assert picture.dtype == np.uint8 and picture.shape == tiles.shape
     assert psnr(picture, expected) >= BAR.get(name, 60.0)
     assert picture.std() > 10
+
+
+def test_depth_in_layers(opened: Backend, name: str, kind: str, layered: dict[str, Path]) -> None:
+    tiles = landscape(48, 72, seed=1)[None]
+    with opener("onnxruntime", layered[kind]) as reference:
+        expected, smooth = (reference.render(tiles, given(48, 72, layers=n)) for n in (3, 0))
+    assert psnr(opened.render(tiles, given(48, 72, layers=3)), expected) >= BAR.get(name, 60.0)
+    assert psnr(expected, smooth) < 40
 
 
 def test_batches_share_their_place(opened: Backend, name: str) -> None:
@@ -208,7 +216,7 @@ def test_parity_with_the_trained_networks(kind: str, trunk: str, tmp_path: Path)
     assert spec.probe_side == 384
     rounded, _ = read_checkpoint(tmp_path / "model" / "generator.safetensors")
     fields.load_state_dict({k[7:]: torch.from_numpy(v) for k, v in rounded.items() if k.startswith("fields.")})
-    image, conditions = landscape(64, 96), given(64, 96)
+    image, conditions = landscape(64, 96), given(64, 96, layers=2)
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
     with opener("onnxruntime", tmp_path / "model") as running, torch.inference_mode():
         found = running.probe(image[None], np.ones(1, np.float32)).maps["layout"]

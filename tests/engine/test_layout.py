@@ -10,7 +10,8 @@ import pytest
 
 from engine.conditions import Conditions, mean_conditions, on_grid
 from engine.layout import TONES, complete, find_sun, glow_around, horizon, sky_range, tone_knots, view_luma
-from engine.palette import PALETTES, Palette, Shading, from_oklab, palette_vectors, to_oklab
+from engine.palette import Palette, Shading, from_oklab, palette_vectors, to_oklab
+from engine.palette_file import shipped_palettes
 
 
 def scene(height: int = 192, width: int = 256, ridge: int = 80) -> tuple[Any, Any]:
@@ -79,11 +80,11 @@ def test_where_there_is_no_sky_its_tone_is_nothing_in_particular() -> None:
 def test_sky_coordinate_runs_from_the_top_to_the_horizon() -> None:
     view, layout = scene()
     found = complete(view, Conditions(vectors={}, maps={"layout": layout})).maps["layout"]
-    assert found.shape == (4, 24, 32) and found.dtype == np.float32
+    assert found.shape == (4, 48, 64) and found.dtype == np.float32
     v = found[2]
     assert (np.diff(v, axis=0) >= 0).all() and (v == v[:, :1]).all()
-    assert v[0, 0] == pytest.approx(0.5 / 10, abs=0.01) and v[9, 0] == pytest.approx(0.95, abs=0.02)
-    assert v[12, 0] == 1
+    assert v[0, 0] == pytest.approx(0.25 / 10, abs=0.01) and v[18, 0] == pytest.approx(0.925, abs=0.02)
+    assert v[24, 0] == 1
     assert horizon(layout[0]) == pytest.approx(80 / 192, abs=0.01)
 
 
@@ -96,25 +97,46 @@ def test_cells_beyond_the_view_are_dropped() -> None:
         complete(view[:190], Conditions(vectors={}, maps={"layout": layout}))
 
 
-def test_a_sun_is_found_and_a_white_cloud_is_not() -> None:
-    view, layout = scene()
+def evening(colour: tuple[int, int, int], ambient: tuple[int, int, int], radius: float, halo: float) -> Any:
+    """A sky with a disc at row 40 and column 180, its halo, and dark land from row 96 on; the layout's sky."""
     y, x = np.mgrid[0:192, 0:256]
-    disc = np.hypot(y - 40, x - 180) < 9
-    shining = view.copy()
-    shining[disc] = 255
-    row, column = find_sun(view_luma(shining), layout[0]) or (0, 0)
-    assert row * 192 == pytest.approx(40.5, abs=0.6) and column * 256 == pytest.approx(180.5, abs=0.6)
+    distance = np.hypot(y - 40, x - 180)[..., None]
+    light = np.where(distance < radius, 1, 0.85 * np.exp(-np.maximum(distance - radius, 0) / halo))
+    view = np.array(ambient) + (np.array(colour) - np.array(ambient)) * light
+    view[96:] = 30
+    view += np.random.default_rng(3).normal(0, 1.5, view.shape)
+    sky = np.zeros((24, 32), np.float32)
+    sky[:12] = 1
+    return np.clip(view, 0, 255).astype(np.uint8), sky
+
+
+@pytest.mark.parametrize(
+    ("colour", "ambient", "radius"),
+    [
+        ((255, 250, 235), (200, 120, 60), 9),  # clipped, in a warm haze
+        ((255, 245, 225), (190, 110, 70), 2),  # small
+        ((255, 150, 90), (150, 60, 50), 6),  # low and red
+    ],
+)
+def test_suns(colour: tuple[int, int, int], ambient: tuple[int, int, int], radius: float) -> None:
+    row, column = find_sun(*evening(colour, ambient, radius, 14)) or (0, 0)
+    assert row * 192 == pytest.approx(40.5, abs=1) and column * 256 == pytest.approx(180.5, abs=1)
     glow = glow_around((row, column), (24, 32))
-    assert np.unravel_index(glow.argmax(), glow.shape) == (5, 22) and glow.max() > 0.9 and glow[-1, 0] == 0
-    assert find_sun(view_luma(view), layout[0]) is None
-    cloud = view.copy()
-    cloud[20:26, 40:200] = 255  # long
-    assert find_sun(view_luma(cloud), layout[0]) is None
-    cloud[:60] = 255  # large
-    assert find_sun(view_luma(cloud), layout[0]) is None
-    lamp = view.copy()
+    assert np.unravel_index(glow.argmax(), glow.shape) == (5, 22) and glow.max() > 0.87 and glow[-1, 0] == 0
+
+
+def test_what_is_no_sun() -> None:
+    view, sky = evening((255, 250, 235), (200, 120, 60), 0.0, 1e-6)  # the warm haze alone
+    assert find_sun(view, sky) is None
+    long, large, twice, lamp = (view.copy() for _ in range(4))
+    long[20:26, 40:200] = 255
+    large[:60] = 255
+    twice[20:30, 20:30] = twice[20:30, 90:100] = 255
     lamp[140:150, 100:110] = 255  # not in the sky
-    assert find_sun(view_luma(lamp), layout[0]) is None
+    assert [find_sun(x, sky) for x in (long, large, twice, lamp)] == [None] * 4
+    grey = evening((250, 250, 252), (200, 202, 206), 9, 14)  # a light place in an overcast sky
+    blue = evening((250, 250, 250), (90, 140, 210), 9, 14)  # a small cloud
+    assert find_sun(*grey) is None and find_sun(*blue) is None
     assert not glow_around(None, (3, 4)).any()
 
 
@@ -169,9 +191,9 @@ def colour(name: str) -> Any:
     return [int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)]
 
 
-@pytest.mark.parametrize("name", PALETTES)
+@pytest.mark.parametrize("name", shipped_palettes())
 def test_tables_run_over_the_colours(name: str) -> None:
-    palette = PALETTES[name]
+    palette = shipped_palettes()[name]
     vectors = palette_vectors([(palette, 1.0)])
     sky, land = vectors["sky_lut"], vectors["land_lut"]
     assert sky.shape == (3, 17, 64) and land.shape == (3, 64, 33)
@@ -190,7 +212,7 @@ def test_palettes_mix_halfway() -> None:
     black, white = (Palette(sky=(c, c), land=(c, c), lit=c) for c in ("#000000", "#ffffff"))
     mixed = palette_vectors([(black, 0.5), (white, 0.5)], Shading(tone_levels=3))
     np.testing.assert_allclose(mixed["sky_lut"], 0.3886, atol=1e-3)  # of lightness 0.5 in OKLab: sRGB of 0.125
-    assert mixed["controls"].tolist() == pytest.approx([3, 2, 0.35, 2])
+    assert mixed["controls"].tolist() == pytest.approx([3, 2, 0.24, 2, 0])
     sunny = Palette(sky=("#000000", "#ffffff"), land=("#000000", "#ffffff"), lit="#ffffff", sun="#ff0000")
     vectors = palette_vectors([(sunny, 1.0)])
     assert vectors["controls"][3] < 1
@@ -200,7 +222,7 @@ def test_palettes_mix_halfway() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sky": ("#000000",)}, "sky takes two colours or more, got 1"),
+        ({"sky": ("#000000",)}, "sky takes 2 to 16 colours, got 1"),
         ({"land": ("#000000", "red")}, "a colour is #rrggbb, got 'red'"),
         ({"lit": "#12345"}, "a colour is #rrggbb, got '#12345'"),
         ({"sun": "#ggg000"}, "a colour is #rrggbb, got '#ggg000'"),

@@ -53,7 +53,7 @@ def test_tables_are_read_bilinearly(rng: np.random.Generator) -> None:
 
 
 def test_the_sun_is_in_the_last_column() -> None:
-    controls = np.array([4, 5, 0.5, 0.8], np.float32)
+    controls = np.array([4, 5, 0.5, 0.8, 0], np.float32)
     v, glow = np.array([0.0, 1.0, 0.5, 0.5], np.float32), np.array([0.0, 0.0, 1.0, 0.4], np.float32)
     horizon = 62 / 63
     np.testing.assert_allclose(sky_place(v, glow, controls, 64), [0, horizon, 1, 0.7 * horizon], atol=1e-6)
@@ -61,7 +61,7 @@ def test_the_sun_is_in_the_last_column() -> None:
     np.testing.assert_allclose(sky_place(v, glow, controls, 64)[2], horizon, atol=1e-6)
 
 
-def given(rng: np.random.Generator, factor: int) -> Any:
+def given(rng: np.random.Generator, factor: int, layers: int = 0) -> Any:
     """Smooth fields, and tables."""
     noise = [cv2.GaussianBlur(rng.random((24, 32), np.float32), (0, 0), 3) for _ in range(5)]
     fields = np.stack([(n - n.min()) / (n.max() - n.min()) for n in noise]) * 1.2 - 0.1
@@ -70,19 +70,32 @@ def given(rng: np.random.Generator, factor: int) -> Any:
         fields[:4].astype(np.float32),
         np.clip(fields[4], 0, 1).astype(np.float32),
         *tables,
-        np.array([4, 5, 0.3, 2], np.float32),
+        np.array([4, 5, 0.3, 2, layers], np.float32),
     )
 
 
-@pytest.mark.parametrize("factor", [1, 2, 4])
-def test_torch_computes_the_reference(factor: int, rng: np.random.Generator) -> None:
-    fields, places, sky, land, controls = given(rng, factor)
+@pytest.mark.parametrize(("factor", "layers"), [(1, 0), (2, 0), (4, 0), (2, 1), (2, 3)])
+def test_torch_computes_the_reference(factor: int, layers: int, rng: np.random.Generator) -> None:
+    fields, places, sky, land, controls = given(rng, factor, layers)
     expected = shade(fields, places, sky, land, controls, factor)
     tensors = [torch.from_numpy(x)[None] for x in (fields, places[None], sky, land, controls)]
     found = torch_shader.shade(*tensors, factor)[0].permute(1, 2, 0).numpy()
     assert expected.shape == (24 * factor, 32 * factor, 3)
     assert np.abs(found - expected).mean() < 1e-5
     assert (np.abs(found - expected) > 1e-2).mean() < 1e-3  # where a border lies on a pixel exactly
+
+
+def test_depth_is_stepped_where_it_is_asked_for(rng: np.random.Generator) -> None:
+    """A table that shows depth, under a ramp of depth: as it is, or in so many levels."""
+    fields, places, sky, land, controls = given(rng, 2)
+    fields[0] = 0
+    fields[1] = np.linspace(0, 1, 24, dtype=np.float32)[:, None]
+    land[:] = np.linspace(0, 1, 64)[:, None]
+    smooth = shade(fields, places, sky, land, controls, 2)[..., 0]
+    assert len(np.unique(smooth[4:-4].round(3))) > 30
+    controls[4] = 3
+    levels, counts = np.unique(shade(fields, places, sky, land, controls, 2)[:, 5, 0].round(2), return_counts=True)
+    assert levels[counts > 4].tolist() == pytest.approx([0, 0.33, 0.67, 1], abs=0.011)
 
 
 def test_sky_and_land_are_told_apart_at_one_half(rng: np.random.Generator) -> None:
