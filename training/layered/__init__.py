@@ -1,0 +1,1 @@
+"""Training of the layered generator: the layout's head, then the fields."""
