@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ class FieldsTrainer:
             "step": self.step,
         }
         torch.save(state, part)
-        os.replace(part, self.checkpoint)
+        part.replace(self.checkpoint)
 
     def run(self, seconds: float) -> None:
         """Train for so long; the learning rate falls towards the end."""
@@ -180,9 +179,9 @@ class FieldsTrainer:
         method = cv2.INTER_AREA if side > CROP else cv2.INTER_CUBIC
         layout = cv2.resize(example.layout, (width, height), interpolation=cv2.INTER_LINEAR)
         flip = self.draw.random() < 0.5
-        parts = []
+        parts: list[U8] = []
         for whole in (example.image, layout, example.fields):
             part = np.ascontiguousarray(whole[top : top + side, left : left + side])
-            part = cv2.resize(part, (CROP, CROP), interpolation=method)
-            parts.append(np.ascontiguousarray(part[:, ::-1] if flip else part))
+            part = np.asarray(cv2.resize(part, (CROP, CROP), interpolation=method), np.uint8)
+            parts.append(np.asarray(np.ascontiguousarray(part[:, ::-1] if flip else part), np.uint8))
         return parts[0], parts[1], parts[2]

@@ -67,5 +67,5 @@ def corrected_sky(image: Image, mask: F32, entry: Mapping[str, Any]) -> F32:
 def _filled(polygons: Sequence[Sequence[Sequence[float]]], height: int, width: int) -> Any:
     mask = np.zeros((height, width), np.uint8)
     for polygon in polygons:
-        cv2.fillPoly(mask, [np.int32(np.float32(polygon) * [width, height])], 1)  # type: ignore[call-overload]
+        cv2.fillPoly(mask, [(np.array(polygon) * [width, height]).astype(np.int32)], 1)
     return mask

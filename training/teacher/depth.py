@@ -66,7 +66,7 @@ def depth_of(image: Image, flat: Image, smoothed: Image, sky: F32, height: F32, 
 def _regions(flat: Image, sky: F32) -> npt.NDArray[np.int32]:
     """Numbers of connected regions of one colour, int ``(H, W)``; small ones join the nearest large one."""
     height, width = sky.shape
-    colours = (lab(flat) * np.float32([1, 0.9, 0.9])).reshape(-1, 3)
+    colours = (lab(flat) * np.array([1, 0.9, 0.9], np.float32)).reshape(-1, 3)
     cv2.setRNGSeed(1)
     sample = colours[np.random.default_rng(0).choice(len(colours), min(len(colours), 20000), False)]
     centres = cv2.kmeans(sample, CLASSES, None, (3, 20, 0.5), 2, cv2.KMEANS_PP_CENTERS)[2]  # type: ignore[call-overload]

@@ -53,7 +53,9 @@ def _tone(smoothed: Image, land: npt.NDArray[np.bool_], evidence: F32) -> npt.ND
     tone = np.interp(light, knots, TONES)
     # Fine texture merges: where the steps would alternate too densely, a coarser smoothing takes over.
     step = np.round(tone * 3)
-    alternates = (np.abs(np.diff(step, axis=1, append=step[:, -1:])) + np.abs(np.diff(step, axis=0, append=step[-1:]))) > 0
+    alternates = (
+        np.abs(np.diff(step, axis=1, append=step[:, -1:])) + np.abs(np.diff(step, axis=0, append=step[-1:]))
+    ) > 0
     density = masked_blur(alternates.astype(np.float32), land, 18 * s)
     busy = np.clip((density - BUSY) / BUSY_RANGE, 0, MOST_BUSY)
     coarse = np.interp(merged(light, 1.0, 350, 13), knots, TONES)
@@ -79,7 +81,6 @@ def _crowns(image: Image, sky: F32) -> F32:
 
 def _clouds(image: Image, sky: F32) -> F32:
     """0..1: how much lighter (1) or darker (0) than the sky's own gradient; 0.5 where it is clear."""
-    height, width = sky.shape
     s = unit(image)
     inside = cv2.erode((sky > 0.9).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     if inside.sum() < 200:
@@ -87,7 +88,7 @@ def _clouds(image: Image, sky: F32) -> F32:
     light = masked_blur(luma(image), inside, 2 * s)
     above = light - _gradient(light, inside)
     above = np.where(inside, above, 0).astype(np.float32)
-    above = above - 0.7 * masked_blur(above, inside, width / 7)
+    above = above - 0.7 * masked_blur(above, inside, sky.shape[1] / 7)
     # A clear sky has no edges: what is left there is a glow, and no cloud.
     clear = np.clip((np.quantile(edge_evidence(image)[inside], 0.9) - 4) / 6, 0, 1)
     above = masked_blur(above, inside, 5 * s) * np.float32(clear)

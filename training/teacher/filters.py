@@ -21,12 +21,12 @@ BASE_SIDE = 640
 
 def unit(image: npt.NDArray[np.generic]) -> float:
     """Pixels of this picture per pixel of one whose long side is `BASE_SIDE`."""
-    return max(image.shape[:2]) / BASE_SIDE
+    return float(max(image.shape[:2])) / BASE_SIDE
 
 
 def luma(image: Image) -> F32:
     """Gamma-encoded luma of BT.601 in 0..1."""
-    return np.asarray(image.astype(np.float32) @ np.float32([0.299, 0.587, 0.114]) / 255, np.float32)
+    return np.asarray(image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255, np.float32)
 
 
 def lab(image: Image) -> F32:

@@ -40,6 +40,7 @@ class HeightNet(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """Rows of features."""
         return torch.as_tensor(self.layers((features - self.mean) / self.deviation)[:, 0])
 
     @torch.no_grad()
@@ -65,7 +66,7 @@ def fit_height(photos: Sequence[Tensor], seed: int = 0) -> HeightNet:
     net.deviation.copy_(x.std(0) + 1e-5)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-2)
     for _ in range(EPOCHS):
-        for part in torch.randperm(len(x), generator=draw).split(512):
+        for part in torch.split(torch.randperm(len(x), generator=draw), 512):
             noise = 0.1 * net.deviation * torch.randn(len(part), x.shape[1], generator=draw)
             loss = F.smooth_l1_loss(net(x[part] + noise), y[part], beta=0.1)
             optimizer.zero_grad()
@@ -80,7 +81,7 @@ def first_sky(image: Image, height: F32) -> F32:
     Seeds are what looks as if it stood high, is smooth and lies high; of the result counts what touches the top.
     """
     scale = FIRST_SIDE / max(image.shape[:2])
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
     rows, columns = small.shape[:2]
     stands = cv2.resize(height, (columns, rows))
     light = lab(small)[..., 0]
@@ -94,7 +95,7 @@ def first_sky(image: Image, height: F32) -> F32:
     if not (seeds == cv2.GC_FGD).any():
         seeds[(seeds == cv2.GC_PR_FGD) & (row < 0.2)] = cv2.GC_FGD
     sure = (seeds == cv2.GC_FGD).sum()
-    if sure == 0 or sure == seeds.size or (sure < 50 and (seeds == cv2.GC_PR_FGD).sum() < 200):
+    if sure in (0, seeds.size) or (sure < 50 and (seeds == cv2.GC_PR_FGD).sum() < 200):
         return none
     models = np.zeros((1, 65)), np.zeros((1, 65))
     bgr = np.ascontiguousarray(small[..., ::-1])

@@ -111,7 +111,7 @@ class Labels:
 
     def sky(self, photo: Path, stage: int) -> F32:
         """Sky mask 0..1 ``(H, W)`` after a round; see `ROUNDS`.  Round 0 is the first guess."""
-        return np.asarray(self._kept(f"sky{stage}", photo, self._refuse), np.float32) / 255
+        return np.asarray(self._kept(f"sky{stage}", photo, self._refuse) / np.float32(255), np.float32)
 
     def fields(self, photo: Path) -> npt.NDArray[np.uint8]:
         """The teacher's fields times 255, ``(H, W, 4)``: sky, depth, tone, cloud."""

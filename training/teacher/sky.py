@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.teacher.filters import F32, Image, lab, unit
+from training.teacher.filters import F32, Image, lab, masked_blur, unit
 
 __all__ = ["fine_structure", "refine_sky"]
 
@@ -18,6 +18,8 @@ REACH = 70
 """Pixels away from the guessed sky that sky may still be found, behind leaves."""
 SKY_NOISE, LAND_NOISE = 12.0, 60.0
 """Added to the variance of the colours (CIE Lab, squared)."""
+DARKER = 18.0
+"""Lightness below that of the sky around from which on a pixel tells nothing of the sky's colours."""
 UNKNOWN = -0.5 * np.log(1200.0) * 3 - 1.0
 """Log density of land that is of no colour seen so far."""
 TEXTURE = 2.6
@@ -37,20 +39,20 @@ def refine_sky(image: Image, probability: F32) -> F32:
     height, width = image.shape[:2]
     s = unit(image)
     guess = cv2.resize(probability.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colours = lab(image) * np.float32([1, 1.3, 1.3])
-    sky = cv2.erode((guess > 0.85).astype(np.uint8), _disc(6 * s))
-    land = cv2.erode((guess < 0.1).astype(np.uint8), _disc(14 * s))
+    colours = lab(image) * np.array([1, 1.3, 1.3], np.float32)
+    sky, land = _eroded(guess > 0.85, 6 * s), _eroded(guess < 0.1, 14 * s)
     if not sky.any():
         return np.zeros((height, width), np.float32)
+    # Branches that the guess has not seen would make every dark colour one of the sky's.
+    sky = sky * (colours[..., 0] > masked_blur(colours[..., 0], sky, 18 * s) - DARKER).astype(np.uint8)
     reach = cv2.dilate((guess > 0.5).astype(np.uint8), _disc(REACH * s)) > 0
-    deep = cv2.erode((guess > 0.97).astype(np.uint8), _disc(14 * s)) > 0
+    deep = _eroded(guess > 0.97, 14 * s) > 0
     prior = np.clip(guess, 0.04 + 0.40 * _lace(colours[..., 0], guess, s), 0.96)
-    found = guess
     for _ in range(ROUNDS):
         likelihood = _density(colours, sky, 14 * s, 70 * s, SKY_NOISE)
         likelihood -= np.maximum(_density(colours, land, 25 * s, 90 * s, LAND_NOISE), UNKNOWN)
-        found = 1 / (1 + np.exp(-np.clip(0.7 * likelihood + np.log(prior / (1 - prior)), -30, 30)))
-        found = np.where(deep, 1, np.where(reach, found, 0))
+        odds = np.clip(0.7 * likelihood + np.log(prior / (1 - prior)), -30, 30)
+        found = np.where(deep, 1, np.where(reach, 1 / (1 + np.exp(-odds)), 0))
         sky, land = (found > 0.9).astype(np.uint8), ((found < 0.1) & (guess < 0.5)).astype(np.uint8)
     mask = _without_texture((found > 0.5).astype(np.uint8), colours[..., 0], s)
     return np.asarray(cv2.GaussianBlur(_without_specks(mask, s).astype(np.float32), (0, 0), 0.8 * s), np.float32)
@@ -69,6 +71,10 @@ def _disc(radius: float) -> Mask:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
 
 
+def _eroded(mask: npt.NDArray[np.bool_], radius: float) -> Mask:
+    return np.asarray(cv2.erode(mask.astype(np.uint8), _disc(radius)), np.uint8)
+
+
 def _lace(lightness: F32, guess: F32, s: float) -> F32:
     """0..1: bright pixels with dark things close by, not far from the sky."""
     dark = cv2.GaussianBlur(cv2.erode(lightness, _disc(5 * s)), (0, 0), 4 * s)
@@ -84,8 +90,8 @@ def _density(colours: F32, mask: Mask, near: float, far: float, noise: float) ->
     mean, variance, share = _moments(colours, mask, near, 2)
     wide_mean, wide_variance, _ = _moments(colours, mask, far, 8)
     own = np.clip(20 * share, 0, 1)[..., None]
-    mean, variance = own * mean + (1 - own) * wide_mean, own * variance + (1 - own) * wide_variance + noise
-    return np.asarray(-0.5 * ((colours - mean) ** 2 / variance + np.log(variance)).sum(-1), np.float32)
+    middle, spread = own * mean + (1 - own) * wide_mean, own * variance + (1 - own) * wide_variance + noise
+    return np.asarray(-0.5 * ((colours - middle) ** 2 / spread + np.log(spread)).sum(-1), np.float32)
 
 
 def _moments(colours: F32, mask: Mask, sigma: float, shrink: int) -> tuple[F32, F32, F32]:
@@ -102,8 +108,8 @@ def _moments(colours: F32, mask: Mask, sigma: float, shrink: int) -> tuple[F32, 
     mean = blurred(colours * weight[..., None]) / share[..., None]
     square = blurred(colours**2 * weight[..., None]) / share[..., None]
     results = mean, np.maximum(square - mean**2, 0), share
-    back = [cv2.resize(r, (width, height), interpolation=cv2.INTER_LINEAR) for r in results]
-    return back[0], back[1], back[2]
+    large = [np.asarray(cv2.resize(r, (width, height), interpolation=cv2.INTER_LINEAR), np.float32) for r in results]
+    return large[0], large[1], large[2]
 
 
 def _without_texture(mask: Mask, lightness: F32, s: float) -> Mask:

@@ -21,7 +21,8 @@ def dense_rows(values, weights, strength):
     return result
 
 
-def test_smoothing_solves_the_papers_systems(rng=np.random.default_rng(3)):
+def test_smoothing_solves_the_papers_systems():
+    rng = np.random.default_rng(3)
     guide = rng.integers(0, 60, (12, 17, 3)).astype(np.uint8)
     values = rng.random((12, 17)).astype(np.float32)
     regions = np.zeros((12, 17), bool)
@@ -53,8 +54,9 @@ def test_l0_smoothing_leaves_two_flat_halves():
     clean[:, 48:] = 190
     noisy = np.clip(clean + rng.normal(0, 6, clean.shape), 0, 255).astype(np.uint8)
     found = l0_smooth(noisy, 0.02).astype(int)
-    assert np.abs(found - clean).max() <= 3
-    assert np.abs(np.diff(found[:, :46], axis=1)).sum() == 0
+    for half in (slice(2, 46), slice(50, 94)):
+        assert np.abs(found[:, half] - clean[:, half]).max() <= 3
+        assert found[:, half].std() < 0.1 * noisy[:, half].std()
 
 
 def test_a_slow_gradient_has_no_edges_and_a_border_has():
