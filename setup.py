@@ -62,7 +62,7 @@ setup(
     package_data={
         "stylize": ["py.typed"],
         "engine": ["py.typed", "models/*/*", "palettes/*"],
-        "training": ["py.typed"],
+        "training": ["py.typed", "teacher/*.json"],
     },
     install_requires=[
         "av>=14",

@@ -262,6 +262,48 @@ def _distillation(teacher: Path, looks: tuple[str, ...], options: dict[str, Any]
 
 
 @main.command()
+@click.option("--photos", required=True, type=FOLDER, help="Photos to learn from; no art and no labels are needed.")
+@click.option("--out", required=True, type=FOLDER, help="Folder of the run; a run that is there goes on.")
+@click.option("--minutes", default=60.0, show_default=True, type=FiniteRange(0, min_open=True), help="For the fields.")
+@click.option("--corrections", type=FILE, help="Sky masks corrected by hand (JSON; see docs/training).")
+@click.option("--ngf", default=24, show_default=True, type=click.IntRange(8), help="Channels of the fields' network.")
+@click.option("--n-blocks", default=5, show_default=True, type=click.IntRange(1), help="Its residual blocks.")
+@click.option(
+    "--pool", default="1", show_default=True, type=click.Choice(["1", "2"]), help="What it shrinks pictures by."
+)
+@click.option("--stride", default="4", show_default=True, type=click.Choice(["2", "4"]), help="Its pixel unshuffle.")
+@click.option("--threads", default=0, show_default=True, type=click.IntRange(0), help="CPU threads; 0: all.")
+@one_line_errors
+def layers(photos: Path, out: Path, minutes: float, corrections: Path | None, threads: int, **network: Any) -> None:
+    """Train a generator that paints in layers: label the photos, then learn their layout and fields.
+
+    \b
+    train-generator layers --photos photos/ --out runs/layers --minutes 120
+    train-generator export runs/layers --out my-look
+    """
+    import torch
+
+    from training.data.image_io import image_files
+    from training.generator.config import LayersConfig
+    from training.layered.run import LayersRun
+    from training.teacher.corrections import load_corrections
+    from training.teacher.labels import Labels
+
+    if threads:
+        torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is trained is saved
+    labels = Labels(
+        folder=out / "labels",
+        photos=image_files(photos),
+        corrections=load_corrections(corrections) if corrections else {},
+    )
+    sizes: dict[str, Any] = {name: int(value) for name, value in network.items()}
+    config = LayersConfig(**sizes)
+    path = LayersRun(labels=labels, folder=out, config=config).train(60 * minutes)
+    click.echo(f"done: {path} (make a model of it: train-generator export {out} --out my-look)")
+
+
+@main.command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=FOLDER, help="Empty folder for images/, report.json and sheet.jpg.")
 @click.option("--long-side", default=640, show_default=True, type=click.IntRange(64), help="Longer side, in pixels.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 from engine.files import new_file
 from training.errors import TrainingError
 
-__all__ = ["write_file"]
+__all__ = ["save_tensors", "write_file"]
 
 
 def write_file(
@@ -32,3 +34,12 @@ def write_file(
         raise error(
             f"{path} cannot be written ({problem.strerror or problem}): {remedy}; what was there before is kept"
         ) from problem
+
+
+def save_tensors(path: Path, values: Any) -> None:
+    """`torch.save`, by `write_file`; read it with ``torch.load(path, weights_only=True)``."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    write_file(path, buffer.getbuffer())

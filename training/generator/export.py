@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from training.errors import CheckpointError
 from training.generator.checkpoint import find_state, load_generator, load_state, save_generator
-from training.generator.config import GeneratorConfig
+from training.generator.config import GeneratorConfig, LayersConfig
 
 __all__ = ["export_generator", "export_model_folder", "select_looks"]
 
 
-def export_generator(source: Path, out: Path, *, average: bool = True, looks: Sequence[str] = ()) -> GeneratorConfig:
+def export_generator(
+    source: Path, out: Path, *, average: bool = True, looks: Sequence[str] = ()
+) -> GeneratorConfig | LayersConfig:
     """Write the generator of a run folder, of its state, or of another generator file.
 
     Args:
@@ -33,6 +36,12 @@ def export_generator(source: Path, out: Path, *, average: bool = True, looks: Se
         CheckpointError: the source cannot be read or has no such look, or `out` cannot be written.
     """
     facts: dict[str, object] = {"source": source.name}
+    layers = _layers(source)
+    if layers is not None:
+        if looks:
+            raise CheckpointError(f"{source} paints in layers: its looks are palettes, none of them is in the weights")
+        save_generator(out, layers[1], layers[0], **facts)
+        return layers[0]
     if source.suffix == ".safetensors":
         if not average:
             raise CheckpointError(f"{source} holds the averaged weights alone: give the run folder for the last ones")
@@ -49,7 +58,9 @@ def export_generator(source: Path, out: Path, *, average: bool = True, looks: Se
     return config
 
 
-def export_model_folder(source: Path, out: Path, *, average: bool = True, looks: Sequence[str] = ()) -> GeneratorConfig:
+def export_model_folder(
+    source: Path, out: Path, *, average: bool = True, looks: Sequence[str] = ()
+) -> GeneratorConfig | LayersConfig:
     """Make the folder that ``stylize --model`` takes; it appears whole or not at all, in place of what was there.
 
     Args and Returns: as of `export_generator`, but for `out`, the folder.
@@ -73,6 +84,19 @@ def export_model_folder(source: Path, out: Path, *, average: bool = True, looks:
     except OSError as error:
         raise CheckpointError(f"{out} cannot be written ({error.strerror}): choose another --out") from error
     return config
+
+
+def _layers(source: Path) -> tuple[LayersConfig, dict[str, Tensor]] | None:
+    """Config and weights of a generator that paints in layers; None for a source of another kind."""
+    file = source if source.suffix == ".safetensors" else source / "generator.safetensors"
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            config = json.loads((tensors.metadata() or {}).get("config", "{}"))
+            if config.get("architecture") != "layers":
+                return None
+            return LayersConfig.from_dict(config), {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None  # what is wrong with it is said where it is read
 
 
 def select_looks(

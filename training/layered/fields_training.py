@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.torch_shader import fields_planes
+from training.errors import CheckpointError
+from training.files import save_tensors
 from training.generator.config import LayersConfig
 from training.generator.layered_networks import FieldsNet
 
@@ -104,14 +106,15 @@ class FieldsTrainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state["config"] != self.config.to_dict():
-            raise ValueError(f"{self.checkpoint} is of {state['config']}: give another file for {self.config}")
+            raise CheckpointError(
+                f"{self.checkpoint} is of another network ({state['config']}): give another folder, or the same options"
+            )
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.mean, self.step = state["mean"], state["step"]
 
     def save(self) -> None:
         """Write the checkpoint."""
-        part = self.checkpoint.with_name(self.checkpoint.name + ".part")
         state = {
             "config": self.config.to_dict(),
             "net": self.net.state_dict(),
@@ -119,25 +122,26 @@ class FieldsTrainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
         }
-        torch.save(state, part)
-        part.replace(self.checkpoint)
+        save_tensors(self.checkpoint, state)
 
     def run(self, seconds: float) -> None:
         """Train for so long; the learning rate falls towards the end."""
         started = saved = time.monotonic()
         total, count = 0.0, 0
-        while (done := (time.monotonic() - started) / seconds) < 1:
-            rate = LEARNING_RATE * min(1.0, (self.step + 1) / 100, max(0.03, 2.2 * (1 - done)))
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            total, count = total + self.train_step(), count + 1
-            if count == 200:
-                log.info("fields: step %d, loss %.4f", self.step, total / count)
-                total, count = 0.0, 0
-            if time.monotonic() - saved > SAVE_EVERY:
-                self.save()
-                saved = time.monotonic()
-        self.save()
+        try:
+            while (done := (time.monotonic() - started) / seconds) < 1:
+                rate = LEARNING_RATE * min(1.0, (self.step + 1) / 100, max(0.03, 2.2 * (1 - done)))
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                total, count = total + self.train_step(), count + 1
+                if count == 200:
+                    log.info("fields: step %d, loss %.4f", self.step, total / count)
+                    total, count = 0.0, 0
+                if time.monotonic() - saved > SAVE_EVERY:
+                    self.save()
+                    saved = time.monotonic()
+        finally:  # after Ctrl-C as well
+            self.save()
 
     def train_step(self) -> float:
         """One update; its loss."""

@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 import torch
 
-from engine.layout import complete
 from engine.conditions import Conditions
+from engine.layout import complete
+from training.files import save_tensors
 from training.generator.checkpoint import save_generator
 from training.generator.config import LayersConfig
 from training.generator.layered_networks import LayoutNet, checkpoint_weights
 from training.layered.fields_training import FieldsExample, FieldsTrainer
-from training.layered.layout_training import fit_features, train_head
 from training.teacher.labels import VIEW_SIDE, Labels, label_photos, scaled
+from training.teacher.layout_training import fit_features, train_head
 
 __all__ = ["LayersRun"]
 
@@ -59,14 +60,12 @@ class LayersRun:
             return net.eval()
         examples = []
         for photo in photos:
-            fields = self.labels.fields(photo).astype(np.float32) / 255
-            examples.append(self.labels.example(photo, fields[..., 0], fields[..., 1]))
+            sky, depth = (self.labels.fields(photo)[..., i].astype(np.float32) / np.float32(255) for i in (0, 1))
+            examples.append(self.labels.example(photo, np.asarray(sky, np.float32), np.asarray(depth, np.float32)))
         fit_features(net, examples)
         log.info("the layout learns from %d photos", len(examples))
         train_head(net, examples, self.layout_steps)
-        part = path.with_suffix(".part")
-        torch.save({k: v for k, v in net.state_dict().items() if not k.startswith("trunk.")}, part)
-        part.replace(path)
+        save_tensors(path, {k: v for k, v in net.state_dict().items() if not k.startswith("trunk.")})
         return net.eval()
 
     @torch.no_grad()

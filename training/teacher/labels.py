@@ -10,6 +10,7 @@ a run that was stopped goes on there.
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,13 +25,14 @@ from torch import Tensor
 
 from training.data.image_io import read_rgb
 from training.errors import DataError
+from training.files import save_tensors, write_file
 from training.generator.config import LayersConfig
 from training.generator.layered_networks import LayoutNet
-from training.layered.layout_training import LayoutExample, fit_features, train_head
 from training.teacher.corrections import Corrections, corrected_sky
 from training.teacher.fields import teach
 from training.teacher.filters import F32, Image
 from training.teacher.height import first_sky, fit_height
+from training.teacher.layout_training import LayoutExample, fit_features, train_head
 from training.teacher.sky import refine_sky
 
 __all__ = ["Labels", "label_photos"]
@@ -82,10 +84,9 @@ class Labels:
     def _kept(self, stage: str, photo: Path, make: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
         path = self.folder / stage / f"{photo.stem}.npy"
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part.npy")
-            np.save(part, make())
-            part.replace(path)
+            buffer = io.BytesIO()
+            np.save(buffer, make())
+            write_file(path, buffer.getbuffer())
         return np.asarray(np.load(path))
 
     def features(self, photo: Path) -> Tensor:
@@ -151,8 +152,7 @@ class Labels:
             log.info("round %d: a layout network learns from %d masks", stage, len(examples))
             train_head(self.net, examples, self.steps, seed=stage)
             state = {k: v for k, v in self.net.state_dict().items() if not k.startswith("trunk.")}
-            torch.save(state, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            save_tensors(path, state)
         self.net.load_state_dict(torch.load(path, weights_only=True), strict=False)
 
     def example(self, photo: Path, sky: F32, depth: F32 | None = None) -> LayoutExample:

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from engine.export import export_model, read_checkpoint
 from training.data.image_io import write_rgb
 from training.errors import DataError
 from training.generator.config import LayersConfig
-from training.layered.layout_training import layout_loss
 from training.layered.run import LayersRun
 from training.teacher.labels import Labels, label_photos
+from training.teacher.layout_training import layout_loss
 
 spec = importlib.util.spec_from_file_location("teacher_pictures", Path(__file__).with_name("pictures.py"))
 pictures = importlib.util.module_from_spec(spec)
@@ -30,19 +31,17 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
+    torch.set_num_threads(1)  # small nets: more threads wait for each other
     folder = tmp_path_factory.mktemp("run")
-    labels = Labels(
-        folder=folder / "labels", photos=photos, corrections={"hike3": {"kind": "exclude"}}, steps=150
-    )
+    labels = Labels(folder=folder / "labels", photos=photos, corrections={"hike3": {"kind": "exclude"}}, steps=60)
     config = LayersConfig(ngf=8, n_blocks=1, looks=("dusk",))
-    run = LayersRun(labels=labels, folder=folder, config=config, layout_steps=150)
+    run = LayersRun(labels=labels, folder=folder, config=config, layout_steps=60)
     return run, run.train(seconds=3)
 
 
 def test_labels_find_the_sky_of_made_landscapes(run, photos):
     for i, photo in enumerate(photos[:3]):
         fields = run[0].labels.fields(photo)
-        image, sky = pictures.landscape(seed=i, branches=i % 2 == 0)
         assert fields.shape[:2] == run[0].labels.image(photo).shape[:2]
         wanted = pictures.landscape(fields.shape[0], fields.shape[1], seed=i, branches=i % 2 == 0)[1]
         assert pictures.iou(fields[..., 0] > 127, wanted) > 0.9
@@ -79,8 +78,6 @@ def test_two_photos_of_one_name_are_refused(photos, tmp_path):
 
 
 def test_unknown_depth_and_depth_of_the_sky_count_nothing():
-    import torch
-
     sky = torch.tensor([[1.0, 0.0, 0.0]])
     depth = torch.tensor([[0.3, 0.5, -1.0]])
     found = torch.tensor([[[9.0, -9.0, -9.0]], [[0.9, 0.7, 0.1]]])

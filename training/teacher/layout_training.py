@@ -73,11 +73,11 @@ def train_head(
     draw = np.random.default_rng(seed)
     head = [p for name, p in net.named_parameters() if not name.startswith("trunk.")]
     optimizer = torch.optim.AdamW(head, LEARNING_RATE, weight_decay=1e-2)
-    total = 0.0
+    total, warm_up = 0.0, max(1.0, min(200.0, steps / 4))
     for step in range(steps):
         left = 2 * (1 - step / steps)
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, step / 200 + 0.01, max(0.02, left))
+            group["lr"] = LEARNING_RATE * min(1.0, step / warm_up + 0.01, max(0.02, left))
         losses = []
         for index in draw.integers(len(examples), size=BATCH):
             features, sky, depth = _augmented(examples[index], draw)
