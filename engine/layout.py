@@ -35,11 +35,13 @@ SKY_SPAN = (0.03, 0.97)
 """Percentiles of the sky's luma that become 0 and 1 of its tone."""
 SKY_LEAST = 0.25
 """Of luma that the sky's tone spreads over 0..1."""
-LOWEST = 0.995
+LOWEST = 0.99
 """Share of the sky's area that lies above the horizon."""
 PRIOR = 0.001
 """Share of the picture's area that is taken to be of every luma and row alike: where there is hardly any sky, or
 land, its numbers go over into those of nothing in particular, without a jump from frame to frame."""
+HORIZON_PRIOR = 0.0001
+"""The same for the horizon, smaller: a strip of sky above a forest has its whole gradient."""
 FINER = 2
 """Cells of a completed layout for one of the probe's, a side: of larger ones the sun would have corners."""
 DIMMEST_SUN = 0.6
@@ -135,9 +137,9 @@ def _counts(luma: F32, share: F32) -> npt.NDArray[np.float64]:
 
 
 def horizon(sky: F32) -> float:
-    """Where the sky ends, in heights of the picture: the 99.5th percentile of its rows."""
+    """Where the sky ends, in heights of the picture: the 99th percentile of its rows."""
     rows = _certain(sky).sum(axis=1)
-    return _quantiles(rows + PRIOR * sky.size / len(rows), (LOWEST,))[0]
+    return _quantiles(rows + HORIZON_PRIOR * sky.size / len(rows), (LOWEST,))[0]
 
 
 def _certain(sky: F32) -> F32:

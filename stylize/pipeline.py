@@ -32,7 +32,7 @@ from engine.tiling import TilePlan
 from stylize.frame import NOTHING, Image
 from stylize.looks import LookChoice
 from stylize.model_choice import AUTO, choose_model, model_key, usual_backend
-from stylize.settings import BASE_SIDE, StyleSettings
+from stylize.settings import BASE_SIDE, FINE_SIDE, StyleSettings
 
 __all__ = ["Pipeline", "Stylizing"]
 
@@ -252,10 +252,15 @@ class Pipeline:
         return self._renderer.depth
 
     def _work_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width at which a picture goes through the network."""
-        scale = 1.0
-        if self.settings.detail > 0:
-            scale = min(1.0, BASE_SIDE * self.settings.detail / max(height, width))
+        """Height and width at which a picture goes through the network.
+
+        Fields have pixels of several of the picture's: a small picture is enlarged first, up to twice, so that thin
+        branches and people keep their outlines.
+        """
+        side, detail, scale = max(height, width), self.settings.detail, 1.0
+        if detail > 0:
+            least = FINE_SIDE * detail if self.spec.has_layout else 0.0
+            scale = min(BASE_SIDE * detail / side, max(1.0, min(2.0, least / side)))
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def _frame_size(self, height: int, width: int) -> tuple[int, int]:

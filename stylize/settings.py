@@ -13,10 +13,13 @@ from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["BASE_SIDE", "StyleSettings", "as_declared", "option_changes"]
+__all__ = ["BASE_SIDE", "FINE_SIDE", "StyleSettings", "as_declared", "option_changes"]
 
 BASE_SIDE = 1920
 """Long side in pixels at which detail 1 works."""
+
+FINE_SIDE = 1280
+"""Long side in pixels below which pictures are enlarged for models that paint in layers, times the detail."""
 
 MOST_LAYERS = 32
 """More cannot be told apart."""
@@ -85,7 +88,8 @@ class StyleSettings:
     """Share of the picture's own hue and chroma that is kept (a and b of CIE Lab)."""
     detail: float = 1.0
     """Working size: the picture is stylized with a long side of at most 1920 pixels times this, then
-    brought back.  Small values give large flat shapes; 0 works at the picture's own size."""
+    brought back.  Small values give large flat shapes; 0 works at the picture's own size.  Models that paint in
+    layers enlarge small pictures, up to twice, to 1280 pixels times this."""
     tile: int | None = None
     """Side of the rendered tiles in pixels; 0: the whole picture at once; None: whole when memory allows."""
     smoothing: float = 0.5

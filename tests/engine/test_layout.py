@@ -77,6 +77,12 @@ def test_where_there_is_no_sky_its_tone_is_nothing_in_particular() -> None:
     np.testing.assert_allclose(tone_knots(luma, none), [0.02, 0.26, 0.5, 0.74, 0.98], atol=0.01)
 
 
+def test_a_strip_of_sky_has_its_whole_gradient() -> None:
+    sky = np.zeros((48, 32), np.float32)
+    sky[:4] = 1  # a twelfth of the picture, above a forest
+    assert horizon(sky) == pytest.approx(4 / 48, abs=0.01)
+
+
 def test_sky_coordinate_runs_from_the_top_to_the_horizon() -> None:
     view, layout = scene()
     found = complete(view, Conditions(vectors={}, maps={"layout": layout})).maps["layout"]

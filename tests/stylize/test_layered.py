@@ -4,6 +4,7 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from media import decode, make_clip, stylize_video
@@ -39,13 +40,27 @@ def test_the_layout_covers_the_picture(layered_model, landscape):
     assert all(values.min() >= 0 and values.max() <= 1 for values in conditions.maps.values())
 
 
+def test_a_small_picture_is_painted_at_twice_its_size(layered_model, landscape):
+    height, width = landscape.shape[:2]
+    double = cv2.resize(landscape, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)
+    with open_with(layered_model) as stylizer:
+        conditions = stylizer.probe(landscape)
+        found = stylizer.render(landscape, conditions)
+    with open_with(layered_model, detail=0.0) as own_size:
+        fine = own_size.render(double, conditions)
+        coarse = own_size.render(landscape, conditions)
+    wanted = fine.reshape(height, 2, width, 2, 3).mean((1, 3))
+    assert np.abs(found - wanted).max() <= 1
+    assert np.abs(found.astype(int) - coarse).max() > 8
+
+
 def test_tiles_give_the_whole_picture(layered_model, landscape):
     with open_with(layered_model, tile=0) as stylizer:
         conditions = stylizer.probe(landscape)
         whole = stylizer.render(landscape, conditions)
         least = 2 * stylizer.spec.halo + 8
     with open_with(layered_model, tile=least + 40) as stylizer:
-        assert len(stylizer.tile_plan(184, 320).tiles) > 4
+        assert len(stylizer.tile_plan(368, 640).tiles) > 4
         tiled = stylizer.render(landscape, conditions)
     assert psnr(tiled, whole) >= 60
     assert (np.abs(tiled.astype(int) - whole) > 1).mean() < 1e-4

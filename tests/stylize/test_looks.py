@@ -141,7 +141,7 @@ def test_pictures_that_are_no_look(layered_model, tmp_path):
 def test_what_is_refused(layered_model, mine, skip_model):
     with pytest.raises(ValueError, match=r"unknown look 'dusc': did you mean dusk\? layers has dusk, golden"):
         open_with(layered_model, look="dusc")
-    with pytest.raises(ValueError, match=r"a mixture is written dusk=0\.7,night=0\.3, got 'dusk=much'"):
+    with pytest.raises(ValueError, match=r"the weight of a look is a number, such as dusk=0\.7, got 'dusk=much'"):
         open_with(layered_model, look="dusk=much")
     with pytest.raises(ValueError, match="layers are 1 to 32, got 0"):
         open_with(layered_model, layers=0)
