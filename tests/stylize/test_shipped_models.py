@@ -17,9 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from compare_tiling import borders, seam
 
-LOOKS = {"auto", "day", "dusk", "golden", "violet", "night", "fog"}
+LAYERED = ("full", "light")
+PALETTES = {"day", "dusk", "fog", "forest", "golden", "night", "violet", "winter"}
+OWN = {"auto", "day", "dusk", "golden", "violet", "night", "fog"}
+"""Looks of the generator with instance norm, which are weights."""
 
-pytestmark = pytest.mark.parametrize("name", ["full", "light"])
+pytestmark = pytest.mark.parametrize("name", [*LAYERED, "classic"])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,8 @@ def test_the_folder_is_whole_and_has_its_card(name):
     folder = shipped_models()[name]
     spec = ModelSpec.load(folder)
     spec.verify(folder)
-    assert set(spec.looks) == LOOKS and spec.usual_look in LOOKS
+    assert set(spec.looks) == (PALETTES if name in LAYERED else OWN) and spec.usual_look == "dusk"
+    assert (folder / "NOTICE").is_file() == (name in LAYERED)  # of the trunk, which is not ours
     card = (folder / "CARD.md").read_text(encoding="utf-8")
     assert all(word in card for word in ("Data", "steps", "Licence"))
     assert sum(p.stat().st_size for p in folder.iterdir()) < 25e6
@@ -58,16 +62,19 @@ def test_the_folder_is_whole_and_has_its_card(name):
 def test_backends_agree(name, scene):
     pytest.importorskip("torch")
     results = []
-    for backend in ("torch", "openvino", "mnn"):
+    for backend in ("torch", "openvino") if name in LAYERED else ("torch", "openvino", "mnn"):
         with Stylizer(model=name, backend=backend, precision="fp32", device=None) as stylizer:
             results.append(stylizer.image(scene[:120, :160]))
-    assert all(psnr(results[0], result) > 60 for result in results[1:])
+    # Where a border falls may differ by a rounding; a few pixels then have another colour.
+    assert all(psnr(results[0], result) > (45 if name in LAYERED else 60) for result in results[1:])
 
 
 @pytest.mark.parametrize("size", [(240, 400), (238, 333), (399, 61), (1, 400), (400, 1)])
 def test_tiles_show_no_seam(name, scene, size):
     """Tiled and in one piece, the same lines carry the same gradient, also where tiles are wider than the picture."""
-    picture = np.ascontiguousarray(np.tile(scene, (2, 1, 1))[: size[0], : size[1]])
+    if name == "light":  # has the widest halo
+        size = tuple(side if side == 1 else 2 * side for side in size)
+    picture = np.ascontiguousarray(np.tile(scene, (4, 2, 1))[: size[0], : size[1]])
     with Stylizer(model=name, tile=0, detail=0) as stylizer:
         statistics = stylizer.probe(scene)
         whole = stylizer.render(picture, statistics)
@@ -84,7 +91,7 @@ def test_tiles_show_no_seam(name, scene, size):
 def test_pictures_smaller_than_a_tile_are_rendered_in_one_piece(name, scene, size):
     picture = np.ascontiguousarray(scene[-size[0] :, -size[1] :])
     results = []
-    for tile in (0, 200):
+    for tile in (0, 320):
         with Stylizer(model=name, tile=tile, detail=0) as stylizer:
             assert borders(stylizer, *size) == ([], [])
             results.append(stylizer.image(picture))
@@ -93,16 +100,17 @@ def test_pictures_smaller_than_a_tile_are_rendered_in_one_piece(name, scene, siz
 
 def test_looks_are_apart_and_the_scene_stays_readable(name, scene):
     means = {}
-    for look in sorted(LOOKS):
+    looks = PALETTES if name in LAYERED else OWN
+    for look in sorted(looks):
         with Stylizer(model=name, look=look) as stylizer:
             out = stylizer.image(scene)
         means[look] = lab(out).mean((0, 1))
         rows = [x.astype(np.float32).mean((1, 2)) for x in (scene, out)]
-        assert np.corrcoef(*rows)[0, 1] > 0.8, look  # light sky, dark ground, as before
+        assert np.corrcoef(*rows)[0, 1] > (0.4 if name in LAYERED else 0.8), look  # light sky, dark ground, as before
     assert means["dusk"][1] > 10 and means["golden"][2] > 15  # red and yellow
     assert means["night"][2] < -8 and means["night"][0] < means["fog"][0] - 5  # blue, and darker than fog
-    for a in LOOKS:
-        for b in LOOKS - {a}:
+    for a in looks:
+        for b in looks - {a}:
             assert np.linalg.norm(means[a] - means[b]) > 3, (a, b)
 
 
@@ -120,6 +128,8 @@ def test_smooth_light_stays_smooth(name):
 
 
 def test_statistics_of_two_frames_mix(name, scene):
+    if name in LAYERED:
+        pytest.skip("what is averaged is where borders lie, not colours")
     with Stylizer(model=name) as stylizer:
         a, b = stylizer.probe(scene), stylizer.probe(scene[::-1].copy())
         middle = stylizer.render(scene, mean_conditions([a, b], [1, 1])).astype(float)
@@ -139,7 +149,7 @@ def test_photos_it_never_saw_become_flatter_and_keep_their_scene(name, shared):
             light = [cv2.GaussianBlur(lab(v)[..., 0], (0, 0), 4).ravel() for v in (photo, out)]
             kept.append(np.corrcoef(*light)[0, 1])
     assert np.mean(gain) > 0.05
-    assert np.mean(kept) > 0.85
+    assert np.mean(kept) > (0.5 if name in LAYERED else 0.85)
 
 
 def test_it_is_found_by_name(name):
