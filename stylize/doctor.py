@@ -288,23 +288,25 @@ def _models(needed: Collection[str]) -> Iterator[Check]:
 
 
 def _self_test() -> Iterator[Check]:
-    """Two seconds of rendering with every backend, with the smallest model there is."""
+    """Two seconds of rendering with every backend, with the smallest model that it takes."""
     from engine.choice import BACKENDS
     from engine.model_store import all_models
     from engine.spec import ModelSpec
 
-    sizes: list[tuple[int, str, Path]] = []
+    sizes: list[tuple[bool, int, str, Path]] = []
     for entry in all_models():
         try:
             spec = ModelSpec.load(entry.folder)
         except EngineError:
             continue
-        sizes.append((spec.program.flops(SELF_TEST_SIDE, SELF_TEST_SIDE), entry.name, entry.folder))
+        flops = spec.program.flops(SELF_TEST_SIDE, SELF_TEST_SIDE)
+        sizes.append((spec.has_layout, flops, entry.name, entry.folder))
     if not sizes:
         yield Check("self-test", "render", "fault", "no model to test with", "see models")
         return
-    _, name, folder = min(sizes)
     for backend in BACKENDS:
+        fitting = [size for size in sizes if not size[0]] if backend == "mnn" else sizes  # mnn has no shader
+        _, _, name, folder = min(fitting or sizes, key=lambda size: size[1:3])
         yield _render_test(backend, name, folder)
 
 

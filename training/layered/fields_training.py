@@ -35,8 +35,12 @@ BATCH = 8
 LEARNING_RATE = 2e-3
 SCALES = (-0.4, 0.75)
 """Natural logarithm of how much larger or smaller a crop is than in the photo."""
-WEIGHTS = (1.5, 1.0, 1.5, 1.0)
-"""Of sky, depth, tone and cloud."""
+WEIGHTS = (1.5, 1.0, 1.5)
+"""Of sky, depth and tone."""
+SURPRISE_WEIGHT = 3.0
+"""More for the sky where the layout did not know it: between leaves, at thin things."""
+CLOUD_WEIGHTS = (0.6, 8.0)
+"""Of a clear sky, and more the further a cloud is from it: most of a sky is clear, and L1 would forget its clouds."""
 SLOPE_WEIGHT = 3.0
 """Of the fields' slopes: they decide where borders lie."""
 STEP_WEIGHT = 0.5
@@ -60,13 +64,25 @@ class FieldsExample:
     """The teacher's fields times 255, ``(H, W, 4)``."""
 
 
-def fields_loss(found: Tensor, wanted: Tensor) -> Tensor:
+def fields_loss(found: Tensor, wanted: Tensor, guess: Tensor) -> Tensor:
     """L1 of fields and slopes, each where it is seen (depth and tone on land, clouds in the sky), and of the steps.
 
-    Both ``(N, 4, h, w)``: sky, depth, tone, cloud.
+    Args:
+        found: sky, depth, tone, cloud ``(N, 4, h, w)``.
+        wanted: the same, of the teacher.
+        guess: the layout's sky ``(N, 1, h, w)``.
     """
-    sky = wanted[:, :1]
-    weight = torch.cat([torch.ones_like(sky), 1 - sky, 1 - sky, sky], 1) * found.new_tensor(WEIGHTS)[:, None, None]
+    sky, cloud = wanted[:, :1], (wanted[:, 3:] - 0.5).abs()
+    surprise = ((guess - sky).abs() > 0.3).float()
+    weight = torch.cat(
+        [
+            WEIGHTS[0] + SURPRISE_WEIGHT * surprise,
+            WEIGHTS[1] * (1 - sky),
+            WEIGHTS[2] * (1 - sky),
+            sky * (CLOUD_WEIGHTS[0] + CLOUD_WEIGHTS[1] * cloud),
+        ],
+        1,
+    )
     loss = (weight * (found - wanted).abs()).mean((0, 2, 3)).sum()
     error = found - wanted
     loss = loss + SLOPE_WEIGHT * ((error[..., 1:] - error[..., :-1]).abs() * weight[..., 1:]).mean()
@@ -149,7 +165,9 @@ class FieldsTrainer:
         pool, factor = self.config.pool, self.config.pool * self.config.stride // 2
         images, layouts = (F.avg_pool2d(x, pool) if pool > 1 else x for x in (images, layouts))
         wanted = F.avg_pool2d(fields, factor) if factor > 1 else fields
-        loss = fields_loss(self.net(fields_planes(images, layouts, tones)), wanted)
+        planes, fine = fields_planes(images, layouts, tones), self.config.stride // 2
+        guess = F.avg_pool2d(planes[:, 5:6], fine) if fine > 1 else planes[:, 5:6]
+        loss = fields_loss(self.net(planes), wanted, guess)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)

@@ -12,6 +12,7 @@ from engine.export import export_model, read_checkpoint
 from training.data.image_io import write_rgb
 from training.errors import DataError
 from training.generator.config import LayersConfig
+from training.layered.fields_training import fields_loss
 from training.layered.run import LayersRun
 from training.teacher.labels import Labels, label_photos
 from training.teacher.layout_training import layout_loss
@@ -91,3 +92,22 @@ def _metadata(path):
 
     with safe_open(path, framework="np") as file:
         return file.metadata()
+
+
+def test_what_is_not_seen_counts_nothing_and_clouds_count_most():
+    wanted = torch.full((1, 4, 4, 4), 0.5)
+    wanted[:, 0] = 1.0  # all sky
+    guess = torch.ones(1, 1, 4, 4)
+    same = float(fields_loss(wanted.clone(), wanted, guess))
+    assert same == pytest.approx(0, abs=1e-6)
+    for channel in (1, 2):  # depth and tone of the sky
+        other = wanted.clone()
+        other[:, channel] += 0.2
+        assert float(fields_loss(other, wanted, guess)) == pytest.approx(0, abs=1e-6)
+    cloudy = wanted.clone()
+    cloudy[:, 3] = 1.0
+    # a missed cloud: 0.5 off, weight 0.6 + 8 * 0.5; an invented one of the same size: weight 0.6
+    assert float(fields_loss(wanted, cloudy, guess)) == pytest.approx(0.5 * 4.6, rel=1e-5)
+    assert float(fields_loss(cloudy, wanted, guess)) == pytest.approx(0.5 * 0.6, rel=1e-5)
+    blind = fields_loss(wanted - torch.tensor([0.1, 0, 0, 0])[:, None, None], wanted, torch.zeros(1, 1, 4, 4))
+    assert float(blind) > 0.1 * 4.5 - 1e-6  # weight 1.5 + 3, and what the step adds
