@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 EXAMPLES = """\b
 Examples:
-  build-engine                              the shipped model, for GPU 0
+  build-engine                              the model full, for GPU 0
   build-engine --tile 544x960 --batch 4     small tiles, four at a time
   build-engine --tile 2160x3840 --fixed     for videos of that size alone: fastest
   build-engine --precision bf16 --gpu 1

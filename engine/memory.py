@@ -36,8 +36,8 @@ the screen need the rest."""
 
 
 GPU_RESERVE = 1.9
-"""Activation memory that TensorRT plans over what `bytes_per_pixel` counts: 1.3 for `full`, 1.8 for `light`, by
-TensorRT-RTX's builder."""
+"""Activation memory that TensorRT plans over what `bytes_per_pixel` counts: of the architectures with
+instance norm 1.3 for `resnet9-skip` and 1.8 for `light`, by TensorRT-RTX's builder."""
 
 
 def default_tile(spec: ModelSpec, height: int, width: int) -> int:

@@ -1,6 +1,6 @@
 """What a model is and what its two graphs take; read this before writing a backend.
 
-A generator is deployed as two ONNX graphs that share weights:
+A generator is deployed as two ONNX graphs.  With instance norm they share weights:
 
 ``probe.onnx``
     ``view`` uint8 ``(N, H, W, 3)`` RGB, ``look`` float32 ``(1, K)`` ->

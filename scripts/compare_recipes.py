@@ -32,7 +32,7 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
     "skips": ("feature skips and the pseudo-pair warm-up", {"architecture": "resnet9-skip", "looks": ["auto"]}),
     "skips-looks": ("the same, seven looks in one net", {"architecture": "resnet9-skip"}),
     "pairs": (
-        "feature skips, seven looks, pseudo-pairs to the end: what ships as full",
+        "feature skips, seven looks, pseudo-pairs to the end: what ships as classic",
         {"architecture": "resnet9-skip", "steps": 0, "lambda_cycle": 0.0},
     ),
     "pairs-crops": (

@@ -120,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photo", type=Path)
     parser.add_argument("clip", type=Path)
-    parser.add_argument("--model", default="light")
+    parser.add_argument("--model", default="classic", help="one with instance norm (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     photo = read_image(args.photo).data

@@ -5,7 +5,7 @@ sizes, and native-scale crops normalised jointly.  Of a video the middle frame c
 `--side` are left out; the cost is in CPU seconds.  Rendering is local, so `--samples` squares of the picture say as
 much as all of it, at a fraction of the time for large ones.
 
-    python scripts/measure_probe.py /photos/*.jpg --model full --side 3840 --samples 6 --json probe.json
+    python scripts/measure_probe.py /photos/*.jpg --model classic --side 3840 --samples 6 --json probe.json
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def main() -> None:
     """Parse the command line, measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", type=Path, nargs="+", help="photos and clips")
-    parser.add_argument("--model", default="full")
+    parser.add_argument("--model", default="classic", help="one with instance norm (default: %(default)s)")
     parser.add_argument("--side", type=int, default=1920, help="long side of the frames (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=0, help="squares that are rendered; 0: all of it")
     parser.add_argument("--views", default="", help="names of views, by commas (default: all)")

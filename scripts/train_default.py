@@ -1,4 +1,4 @@
-"""Train the generator that ships, in pieces: on a machine that is there only for a while, or on a CPU.
+"""Train the model `classic`, in pieces: on a machine that is there only for a while, or on a CPU.
 
     python scripts/train_default.py pack ../shared/data work/data        # JPEGs, below 60 MB in all
     python scripts/train_default.py train work/data work/run             # call it again until it says done
@@ -25,7 +25,7 @@ GPU = {
     "crop": 256, "batch": 8, "epochs": 200, "warmup_steps": 10_000, "workers": 12, "save_every": 500,
     "sample_every": 1000, "lr": 2e-4, "warmup_lr": 6e-4, "identity_every": 2, "lambda_cycle": 1.0, "lambda_detail": 5.0,
 }  # fmt: skip
-# What made the generator that ships, in one run instead of three: pseudo-pairs to the end.
+# What made `classic`, in one run instead of three: pseudo-pairs to the end.
 CPU = {
     "crop": 128, "batch": 1, "steps": 0, "warmup_steps": 9600, "warmup_lr": 4e-4, "lambda_cycle": 0.0,
     "lambda_flat": 0.25, "lambda_edge": 1.5, "lambda_frame": 0.5, "frame_every": 8, "save_every": 200,
@@ -35,7 +35,7 @@ CPU = {
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
-    """Train the generator that ships, in pieces of limited time."""
+    """Train the model `classic`, in pieces of limited time."""
 
 
 @main.command()

@@ -183,7 +183,7 @@ def _mnn() -> Iterator[Check]:
 
     version = _version("mnn")
     better = cpu_has_bf16()
-    usual = "OpenVINO is the faster one on this CPU" if better else "faster here for wide generators such as full"
+    usual = "OpenVINO is the faster one on this CPU" if better else "faster here for wide generators such as classic"
     yield Check(
         "MNN",
         "MNN",

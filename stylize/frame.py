@@ -42,7 +42,7 @@ class Frame:
 class FrameTransform(Protocol):
     """Turns frames into frames of the same size, index and time.
 
-    A transform may look at neighbours (smoothed statistics), so a segment hands it `context` more
+    A transform may look at neighbours (smoothed conditions), so a segment hands it `context` more
     frames on either side than it wants back.  What comes out for a frame may depend only on frames
     within `context` of it: then any cut into segments gives the same pictures.
     """

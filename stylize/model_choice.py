@@ -29,7 +29,8 @@ def usual_backend(settings: StyleSettings) -> str:
 def choose_model(settings: StyleSettings, *, video: bool) -> str:
     """The name or path of the model to open.
 
-    `auto` is `light` for video on a CPU, where `full` would take seconds a frame, and `full` otherwise.
+    `auto` is `light` for video on a CPU, where `full` has four times the work in its render graph, and `full`
+    otherwise.
     """
     if settings.model != AUTO:
         return settings.model

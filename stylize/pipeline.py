@@ -1,6 +1,6 @@
-"""The map of the program: picture -> working size -> statistics -> tiles -> render -> mix -> picture.
+"""The map of the program: picture -> working size -> conditions -> tiles -> render -> mix -> picture.
 
-`Pipeline` does this for one picture; `stylize.video.stylizer` for a stream of frames, with statistics that
+`Pipeline` does this for one picture; `stylize.video.stylizer` for a stream of frames, with conditions that
 are smoothed over time.  Reading and writing files is done elsewhere (`stylize.media`).
 """
 

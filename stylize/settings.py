@@ -73,7 +73,8 @@ class StyleSettings:
     """CPU threads; 0: all."""
     look: str | None = None
     """A look, a mixture (`dusk=0.7,night=0.3`), or for video a way from one to another (`dusk:night`);
-    None: that of `look_file` or `look_from`, else the model's first.  `auto` mixes palettes by the picture's light."""
+    None: that of `look_file` or `look_from`, else the model's usual one.  `auto` mixes palettes by the picture's
+    light."""
     look_file: str | None = None
     """TOML file with a palette (`engine.palette_file`), a look that has the file's name."""
     look_from: str | None = None
@@ -93,7 +94,7 @@ class StyleSettings:
     tile: int | None = None
     """Side of the rendered tiles in pixels; 0: the whole picture at once; None: whole when memory allows."""
     smoothing: float = 0.5
-    """Video: seconds before and after a frame over which its statistics are averaged; 0: none."""
+    """Video: seconds before and after a frame over which its layout and tones (or statistics) are averaged; 0: none."""
 
     stabilize: float = 0.0
     """Video: weight 0..1 of the flow-guided filter (`stylize.video.flow`), against flicker that smoothing leaves."""

@@ -84,7 +84,9 @@ def _one_line(error: Exception) -> str:
 @click.pass_context
 @one_line_errors
 def main(ctx: click.Context, /, resume: Path | None, minutes: float | None, dry_run: bool, **settings: Any) -> None:
-    """Train a generator on a folder of photos and a folder of art.
+    """Train a generator with instance norm on a folder of photos and a folder of art.
+
+    Generators that paint in layers, as full and light do, need photos alone: `train-generator layers`.
 
     \b
     Examples:
@@ -366,8 +368,8 @@ def prepare(sources: tuple[Path, ...], out: Path, **settings: Any) -> None:
 def evaluate(checkpoints: tuple[Path, ...], blind_key: Path | None, orders: Path | None, **options: Any) -> None:
     """Judge generators on unseen photos: a table, evaluation.json, a contact sheet, the pictures.
 
-    CHECKPOINTS are run folders, generator.safetensors files, or folders of finished pictures that have the
-    names of the photos.
+    CHECKPOINTS are run folders, generator.safetensors files of generators with instance norm, or folders of
+    finished pictures that have the names of the photos.
 
     \b
     train-generator evaluate runs/00003 old/full --photos testA --art testB --train-art trainB --blind sheets

@@ -34,7 +34,7 @@ SHARES = ("decay_start", "label_smoothing", "ema")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of a run; defaults are the recipe of the generator that ships."""
+    """Settings of a run; defaults are the recipe of the model `classic`."""
 
     photos: str
     """Folder of domain A: photos."""
@@ -56,7 +56,8 @@ class TrainConfig:
     read are left out as they come up."""
 
     architecture: str = "resnet9-skip"
-    """`resnet9`: the plain net; `resnet9-skip`: with feature skips; `light`: a quarter of the resolution inside."""
+    """`resnet9`: the plain net; `resnet9-skip`: with feature skips; `light`: a quarter of the resolution inside (not
+    the model of that name, which paints in layers)."""
     ngf: int = 32
     """Channels of the generator's first convolution."""
     n_blocks: int = 9

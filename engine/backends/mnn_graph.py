@@ -1,6 +1,6 @@
 """The two graphs as MNN computes them fastest: pictures by blocks, and norms as depthwise convolutions.
 
-MNN keeps feature maps in packs of channels.  Of what the shipped graphs hold, three things make it unpack them,
+MNN keeps feature maps in packs of channels.  Of what the ONNX graphs hold, three things make it unpack them,
 at a cost in time of 40 % (docs/performance.md); here each is written another way, to the same picture:
 
 * space-to-depth and depth-to-space at the two ends.  The caller cuts pictures into blocks instead, which moves

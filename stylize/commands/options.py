@@ -127,7 +127,7 @@ TEMPORAL: list[Callable[[Any], Any]] = [
         type=float,
         default=0.5,
         show_default=True,
-        help="Seconds over which the toning is averaged, before and after each frame; 0: none.",
+        help="Seconds over which layout and tones are averaged, before and after each frame; 0: none.",
     ),
     click.option(
         "--stabilize",

@@ -1,4 +1,4 @@
-"""Optional filter against the flicker that smoothed statistics leave: neighbours along the motion.
+"""Optional filter against the flicker that smoothed conditions leave: neighbours along the motion.
 
 Each stylized frame is averaged with its two neighbours, warped onto it by the motion of the *source*
 (DIS optical flow, Kroeger et al. 2016, arXiv 1603.03590, at reduced size).  A neighbour counts only where

@@ -1,8 +1,8 @@
-"""What keeps a video calm: scene changes, and statistics smoothed within a scene.
+"""What keeps a video calm: scene changes, and conditions smoothed within a scene.
 
-Global flicker comes from normalisation statistics that jump from frame to frame.  They are averaged
-here over a window of frames before and after.  A finite window, not a running average: the result
-for a frame depends on its neighbours alone, so a video may be cut into segments anywhere, resumed,
+Global flicker comes from conditions (layout and tones, or normalisation statistics) that jump from frame to
+frame.  They are averaged here over a window of frames before and after.  A finite window, not a running average:
+the result for a frame depends on its neighbours alone, so a video may be cut into segments anywhere, resumed,
 or shared out over machines, and gives the same pictures.
 """
 

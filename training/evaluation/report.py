@@ -35,7 +35,7 @@ COLUMNS: tuple[tuple[str, Callable[[Score], float | None], int], ...] = (
 """Heading of each column of the table, its value, and the digits that are shown."""
 
 TARGETS = {"share_fine": 0.75, "share_all": 0.50, "share_palette": 0.50}
-"""Shares of the gap that the shipped generator should close, and that no baseline should close better."""
+"""Shares of the gap that a generator with instance norm should close, and that no baseline should close better."""
 LEAST = {"share_gini": 0.85, "structure": 0.50}
 """Flat and crisp, and still the same place."""
 BELOW_CLASSICAL = 0.05

@@ -19,7 +19,7 @@ class GeneratorConfig:
     architecture: str = "resnet9-skip"
     """`resnet9` is the plain net of the CycleGAN paper; `resnet9-skip` adds two feature skips and
     keeps instance norm out of the first convolution and the up-sampling blocks; `light` works at a
-    quarter of the resolution behind a pixel unshuffle."""
+    quarter of the resolution behind a pixel unshuffle (the model `light` is of another one, `layers`)."""
     ngf: int = 32
     """Channels of the first convolution (`light`: of every block)."""
     n_blocks: int = 9
