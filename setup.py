@@ -74,6 +74,7 @@ setup(
         "onnx>=1.16",
         "opencv-python-headless>=4.9",
         "openvino>=2025.0",
+        "packaging>=23",
         "Pillow>=11.3",
         "pillow-heif>=0.18",
         "platformdirs>=4",

@@ -116,13 +116,18 @@ def _python() -> Iterator[Check]:
 
 def _requirements(extra: str = "") -> list[str]:
     """What setup.py asks for, or one of its extras, without what other systems need alone."""
+    from packaging.requirements import Requirement
+
     try:
         lines = importlib.metadata.requires(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
         return []
-    wanted = f'extra == "{extra}"' if extra else ""
-    parts = [line.partition(";") for line in lines]
-    return [line.strip() for line, _, marker in parts if marker.strip() == wanted]
+
+    def here(line: str, asked: str) -> bool:
+        marker = Requirement(line).marker
+        return marker is None or marker.evaluate({"extra": asked})
+
+    return [line.partition(";")[0].strip() for line in lines if here(line, extra) and not (extra and here(line, ""))]
 
 
 def _name(requirement: str) -> str:

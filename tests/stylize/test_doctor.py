@@ -57,7 +57,8 @@ def test_every_fault_comes_with_a_remedy_and_stops_nothing(program, tmp_path, mo
     done = program("doctor", expect=1)
     assert "FAULT    ffmpeg  no usable" in done.out and "-> pip install imageio-ffmpeg" in done.out
     assert "-> pip install openvino" in done.out and "OpenVINO failed" in done.out and "faults" in done.out
-    assert "pip install 'tensorrt>=10.9' 'pycuda>=2024.1'" in done.out and "firewatch-stylizer" not in done.out
+    assert re.search(r"pip install 'tensorrt>=10\.\d+'.* 'pycuda>=2024\.1", done.out)
+    assert "firewatch-stylizer" not in done.out
 
 
 @pytest.mark.parametrize(("bf16", "status"), [(False, "missing"), (True, "ok")])
