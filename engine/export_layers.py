@@ -15,13 +15,11 @@ from engine.graph_writer import EXACT, GraphWriter, Weights
 from engine.layers import SKY_LUT
 from engine.layout import TONES
 from engine.operations import Op
-from engine.shader import EDGE, FLATTEST, SUN_SLOPE, phase_kernels
+from engine.shader import EDGE, FLATTEST, LUMA, SUN_SLOPE, phase_kernels
 from engine.spec import ModelSpec
 
 __all__ = ["render_weights", "write_layers_probe", "write_layers_render"]
 
-LUMA = (0.299, 0.587, 0.114)
-"""Of BT.601, for gamma-encoded RGB."""
 
 FIVE = 5
 """Planes that follow from the pixels: RGB and two tones."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.conditions import MAP_STRIDE, Conditions
+from engine.shader import LUMA
 
 __all__ = ["TONES", "complete", "find_sun", "glow_around", "horizon", "sky_range", "tone_knots", "view_luma"]
 
@@ -91,7 +92,7 @@ def complete(view: npt.NDArray[np.uint8], found: Conditions) -> Conditions:
 
 def view_luma(view: npt.NDArray[np.uint8]) -> F32:
     """Gamma-encoded luma of BT.601, ``(H, W)`` in 0..1."""
-    return np.asarray(view.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255, np.float32)
+    return np.asarray(view.astype(np.float32) @ np.array(LUMA, np.float32) / 255, np.float32)
 
 
 def tone_knots(luma: F32, share: F32) -> F32:

@@ -19,6 +19,7 @@ __all__ = [
     "CONTROLS",
     "EDGE",
     "FLATTEST",
+    "LUMA",
     "SUN_SLOPE",
     "enlarged",
     "phase_kernels",
@@ -35,6 +36,9 @@ CONTROLS = ("tone_levels", "cloud_levels", "glow", "disc", "depth_levels")
 """Names of the vector `controls`: steps of the land's tone and of the clouds; how far the sun's glow shifts the sky
 towards the horizon's colours; the glow from which on there is the sun's disc (2: no disc); steps of the depth (0: it
 is not stepped)."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""Of BT.601, for gamma-encoded RGB."""
 
 EDGE = 1.4
 """Width of a border in pixels."""

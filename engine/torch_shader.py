@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 from engine.conditions import MAP_STRIDE
 from engine.layers import RESIDUALS
 from engine.layout import TONES
-from engine.shader import EDGE, FLATTEST, SUN_SLOPE
+from engine.shader import EDGE, FLATTEST, LUMA, SUN_SLOPE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["add_planes", "fields_planes", "layers_op", "near", "shade", "sky_place"]
-
-LUMA = (0.299, 0.587, 0.114)
-"""Of BT.601, for gamma-encoded RGB."""
 
 
 def near(layout: Tensor, cell: int) -> Tensor:

@@ -18,23 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-__all__ = ["Journal", "JournalContent", "journal_lines", "read_journal", "sync_folder"]
+from stylize.files import sync_folder
+
+__all__ = ["Journal", "JournalContent", "journal_lines", "read_journal"]
 
 _log = logging.getLogger(__name__)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in `folder` safely to the disk (a no-op where folders cannot be opened)."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        return
-    finally:
-        os.close(descriptor)
 
 
 @dataclass

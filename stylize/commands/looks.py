@@ -83,6 +83,7 @@ def _write(look: str, file: str, *, overwrite: bool) -> None:
     from engine.palette_file import palette_text, shipped_palettes
     from engine.spec import look_weights
     from stylize.errors import OutputError
+    from stylize.files import new_file
 
     palettes = shipped_palettes()
     try:
@@ -93,10 +94,8 @@ def _write(look: str, file: str, *, overwrite: bool) -> None:
     target = Path(file)
     if os.path.lexists(target) and not overwrite:
         raise OutputError(f"{target} exists already: choose another name, or --overwrite")
-    part = target.with_name(f"{target.name}.part")
     try:
-        part.write_text(palette_text(palette, f"{look}, written by 'stylize looks'"), encoding="utf-8")
-        part.replace(target)
+        with new_file(target, overwrite=overwrite) as part:
+            part.write_text(palette_text(palette, f"{look}, written by 'stylize looks'"), encoding="utf-8")
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(f"{target} cannot be written ({error.strerror or error}): choose another name") from error

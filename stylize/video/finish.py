@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stylize.errors import InputError, MediaError, OutputError
-from stylize.journal import sync_folder
+from stylize.files import sync_folder
 from stylize.media.ffmpeg import find_ffmpeg
 from stylize.media.video.loss import missing_frames
 from stylize.media.video.output import OutputPlan, deliver

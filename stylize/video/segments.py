@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from stylize.errors import MediaError, OutputError
+from stylize.files import sync_folder
 from stylize.frame import Frame
-from stylize.journal import sync_folder
 from stylize.media.pipe import GRACE
 from stylize.media.video.join import count_packets
 from stylize.media.video.output import OutputPlan

@@ -70,6 +70,10 @@ class LayoutNet(nn.Module):
             x = torch.add(x, F.relu(block(x)))
         return torch.as_tensor(self.leave(x))
 
+    def head_state(self) -> dict[str, Tensor]:
+        """All that is trained, and what features are standardised with: the state without the frozen trunk."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("trunk.")}
+
     def forward(self, x: Tensor) -> Tensor:
         """Sky logit and unclipped depth."""
         return self.head(self.features(x))

@@ -65,7 +65,7 @@ class LayersRun:
         fit_features(net, examples)
         log.info("the layout learns from %d photos", len(examples))
         train_head(net, examples, self.layout_steps)
-        save_tensors(path, {k: v for k, v in net.state_dict().items() if not k.startswith("trunk.")})
+        save_tensors(path, net.head_state())
         return net.eval()
 
     @torch.no_grad()

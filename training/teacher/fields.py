@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engine.layout import TONES, tone_knots
+from engine.layout import TONES, tone_knots, view_luma
 from training.teacher.depth import depth_of
-from training.teacher.filters import F32, Image, edge_evidence, l0_smooth, lab, luma, masked_blur, smooth, unit
+from training.teacher.filters import F32, Image, edge_evidence, l0_smooth, lab, masked_blur, smooth, unit
 from training.teacher.sky import fine_structure
 
 __all__ = ["teach"]
@@ -48,7 +48,7 @@ def _tone(smoothed: Image, land: npt.NDArray[np.bool_], evidence: F32) -> npt.ND
         guide = np.asarray(cv2.GaussianBlur(smoothed, (0, 0), blur * s), np.uint8)
         return smooth(values, guide, strength=strength, tolerance=tolerance, regions=land, evidence=evidence)
 
-    light = merged(luma(smoothed), 0.7, 120, 7)
+    light = merged(view_luma(smoothed), 0.7, 120, 7)
     knots = tone_knots(light, land.astype(np.float32))
     tone = np.interp(light, knots, TONES)
     # Fine texture merges: where the steps would alternate too densely, a coarser smoothing takes over.
@@ -85,7 +85,7 @@ def _clouds(image: Image, sky: F32) -> F32:
     inside = cv2.erode((sky > 0.9).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     if inside.sum() < 200:
         return np.full(sky.shape, 0.5, np.float32)
-    light = masked_blur(luma(image), inside, 2 * s)
+    light = masked_blur(view_luma(image), inside, 2 * s)
     above = light - _gradient(light, inside)
     above = np.where(inside, above, 0).astype(np.float32)
     above = above - 0.7 * masked_blur(above, inside, sky.shape[1] / 7)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["BASE_SIDE", "F32", "Image", "edge_evidence", "l0_smooth", "lab", "luma", "masked_blur", "smooth", "unit"]
+__all__ = ["BASE_SIDE", "F32", "Image", "edge_evidence", "l0_smooth", "lab", "masked_blur", "smooth", "unit"]
 
 Image = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -22,11 +22,6 @@ BASE_SIDE = 640
 def unit(image: npt.NDArray[np.generic]) -> float:
     """Pixels of this picture per pixel of one whose long side is `BASE_SIDE`."""
     return float(max(image.shape[:2])) / BASE_SIDE
-
-
-def luma(image: Image) -> F32:
-    """Gamma-encoded luma of BT.601 in 0..1."""
-    return np.asarray(image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255, np.float32)
 
 
 def lab(image: Image) -> F32:

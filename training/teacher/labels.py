@@ -14,6 +14,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,16 @@ class Labels:
             return
         self._load_or_train(stage)
         for photo in self.photos:
-            with torch.no_grad():
-                guess = torch.sigmoid(self.net.head(self.features(photo)[None].float())[0, 0]).numpy()
-            self._kept(f"sky{stage}", photo, lambda p=photo, g=guess: _levels(refine_sky(self.image(p), g)))  # type: ignore[misc]
+            self._kept(f"sky{stage}", photo, partial(self._refined, photo))
+
+    def _refined(self, photo: Path) -> npt.NDArray[np.uint8]:
+        return _levels(refine_sky(self.image(photo), self._guess(photo)))
+
+    @torch.no_grad()
+    def _guess(self, photo: Path) -> F32:
+        """Sky of every cell as the layout network sees it, ``(h, w)``."""
+        seen = self.net.head(self.features(photo)[None].float())[0, 0]
+        return np.asarray(torch.sigmoid(seen).numpy(), np.float32)
 
     def _load_or_train(self, stage: int) -> None:
         path = self.folder / f"layout{stage}.pt"
@@ -151,8 +159,7 @@ class Labels:
             fit_features(self.net, examples)
             log.info("round %d: a layout network learns from %d masks", stage, len(examples))
             train_head(self.net, examples, self.steps, seed=stage)
-            state = {k: v for k, v in self.net.state_dict().items() if not k.startswith("trunk.")}
-            save_tensors(path, state)
+            save_tensors(path, self.net.head_state())
         self.net.load_state_dict(torch.load(path, weights_only=True), strict=False)
 
     def example(self, photo: Path, sky: F32, depth: F32 | None = None) -> LayoutExample:
