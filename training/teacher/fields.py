@@ -132,7 +132,7 @@ def _clouds(image: Image, sky: F32) -> F32:
 
 
 def _gradient(light: F32, inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
-    """A surface through the sky's lightness, quadratic across and quartic down; clouds count little (iterated weights)."""
+    """A surface through the lightness of the sky, quadratic across and quartic down, to which clouds count little."""
     height, width = light.shape
     y, x = np.mgrid[:height, :width].astype(np.float64)
     y, x = y / height, x / width
