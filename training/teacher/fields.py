@@ -51,8 +51,7 @@ def teach(image: Image, sky: F32, height: F32) -> F32:
     evidence = edge_evidence(image)
     crowns = _crowns(image, sky)
     depth = depth_of(image, flat, smoothed, sky, height, evidence) * (1 - 0.6 * crowns)
-    tone = np.asarray(_tone(smoothed, land, evidence) * (1 - 0.85 * crowns), np.float32)
-    tone = cv2.GaussianBlur(tone, (0, 0), 0.5 * s)
+    tone = cv2.GaussianBlur(_tone(smoothed, land, evidence) * (1 - np.float32(0.85) * crowns), (0, 0), 0.5 * s)
     return np.dstack([sky, depth, tone, _clouds(image, sky)]).clip(0, 1).astype(np.float32)
 
 
@@ -64,9 +63,9 @@ def _tone(smoothed: Image, land: npt.NDArray[np.bool_], evidence: F32) -> F32:
         guide = np.asarray(cv2.GaussianBlur(smoothed, (0, 0), blur * s), np.uint8)
         return smooth(values, guide, strength=strength, tolerance=tolerance, regions=land, evidence=evidence)
 
-    luma = view_luma(smoothed) + np.float32(WARM / WARMEST) * lab(smoothed)[..., 1].clip(0, WARMEST)
+    luma = np.asarray(view_luma(smoothed) + WARM / WARMEST * lab(smoothed)[..., 1].clip(0, WARMEST), np.float32)
     around = luma - masked_blur(luma, land, LOCAL_SIDE * s)
-    luma = luma + np.float32(LOCAL) * around.clip(-LOCAL_MOST, LOCAL_MOST)
+    luma += np.float32(LOCAL) * around.clip(-LOCAL_MOST, LOCAL_MOST)
     light = merged(luma, 0.7, FINE, 7)
     knots = tone_knots(light, land.astype(np.float32))
     tone = np.interp(light, knots, TONES)
@@ -118,7 +117,8 @@ def _clouds(image: Image, sky: F32) -> F32:
     if inside.sum() < 200:
         return np.full(sky.shape, 0.5, np.float32)
     # In a blue sky a cloud is white, which tells more than its lightness.
-    light = masked_blur(view_luma(image) + np.float32(BLUE) * np.minimum(lab(image)[..., 2], 0), inside, 0.8 * s)
+    light = np.asarray(view_luma(image) + BLUE * np.minimum(lab(image)[..., 2], 0), np.float32)
+    light = masked_blur(light, inside, 0.8 * s)
     above = np.where(inside, light - _gradient(light, inside), 0).astype(np.float32)
     above = above - np.float32(0.4) * masked_blur(above, inside, sky.shape[1] / 5)
     # A clear sky has no edges: what is left there is a glow, and no cloud.
