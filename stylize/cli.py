@@ -28,6 +28,7 @@ COMMANDS = {
     "image": "Stylize one photo.",
     "join": "Put the segments that a job array made together.",
     "preview": "See a few frames, or a grid of looks and settings, before a long run.",
+    "ui": "Choose with your eyes: a page on this machine, with live previews.",
     "looks": "List the looks with their colours; write one as a file to start from.",
     "compare": "Source and result side by side, with figures.",
     "doctor": "Check the installation and say how to mend it.",

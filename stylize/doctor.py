@@ -28,7 +28,7 @@ from stylize.errors import StylizeError
 if TYPE_CHECKING:
     from engine.backends.base import Backend
 
-__all__ = ["Check", "examine"]
+__all__ = ["Check", "examine", "extra_command"]
 
 PACKAGE = "firewatch-stylizer"
 AGAIN = "pip install --force-reinstall --no-deps . in the program's folder"
@@ -71,6 +71,7 @@ def examine(*, self_test: bool = True, models: Collection[str] = ("auto",)) -> I
         ("GPU", _torch),
         ("GPU", _tensorrt),
         ("cluster", _cluster),
+        ("page", _page),
         ("models", lambda: _models(models)),
     ]
     if self_test:
@@ -111,7 +112,7 @@ def _python() -> Iterator[Check]:
     )
     codecs = _version("imagecodecs")
     detail = codecs or "not installed: needed for TIFF in rarer compressions"
-    yield Check("Python", "imagecodecs", "ok" if codecs else "missing", detail, "" if codecs else _extra("tiff"))
+    yield Check("Python", "imagecodecs", "ok" if codecs else "missing", detail, "" if codecs else extra_command("tiff"))
 
 
 def _requirements(extra: str = "") -> list[str]:
@@ -139,7 +140,8 @@ def _install(requirements: Iterable[str]) -> str:
     return " ".join(["pip install", *(shlex.quote(line) for line in requirements)])
 
 
-def _extra(name: str) -> str:
+def extra_command(name: str) -> str:
+    """The command that installs an extra, from a checkout as well as from anywhere else."""
     return _install(_requirements(name)) if _requirements() else f"pip install '.[{name}]' in the program's folder"
 
 
@@ -194,14 +196,18 @@ def _mnn() -> Iterator[Check]:
         "MNN",
         "ok" if version or better else "missing",
         f"{version or 'not installed'}: {usual}",
-        "" if version or better else _extra("cpu"),
+        "" if version or better else extra_command("cpu"),
     )
 
 
 def _torch() -> Iterator[Check]:
     if importlib.util.find_spec("torch") is None:
         yield Check(
-            "GPU", "torch", "missing", "not installed: needed for training, and for AMD and Apple GPUs", _extra("torch")
+            "GPU",
+            "torch",
+            "missing",
+            "not installed: needed for training, and for AMD and Apple GPUs",
+            extra_command("torch"),
         )
         return
     import torch
@@ -219,7 +225,7 @@ def _torch() -> Iterator[Check]:
 
 
 def _tensorrt() -> Iterator[Check]:
-    extra = _extra("tensorrt")
+    extra = extra_command("tensorrt")
     binding = "cuda-bindings" if _version("cuda-bindings") and not _version("pycuda") else "pycuda"
     portable = _version("tensorrt-rtx-cu13-bindings")
     if portable:
@@ -258,8 +264,14 @@ def _tensorrt() -> Iterator[Check]:
 def _cluster() -> Iterator[Check]:
     version = _version("ray")
     detail = version or "not installed: needed for --ray alone"
-    fix = "" if version else _extra("ray")
+    fix = "" if version else extra_command("ray")
     yield Check("cluster", "Ray", "ok" if version else "missing", detail, fix)
+
+
+def _page() -> Iterator[Check]:
+    version = _version("gradio")
+    detail = version or "not installed: needed for stylize ui alone"
+    yield Check("page", "Gradio", "ok" if version else "missing", detail, "" if version else extra_command("ui"))
 
 
 def _models(needed: Collection[str]) -> Iterator[Check]:

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["CSS", "SCRIPT"]
+__all__ = ["CSS", "PAIR_CSS", "SCRIPT"]
+
+PAIR_CSS = """
+.pair { position: relative; --at: 50%; touch-action: pan-y; margin: 0 auto;
+  max-width: calc(75vh * var(--ratio)); }
+.pair img { display: block; width: 100%; height: auto; }
+.pair img.after { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at)); }
+.pair::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; margin-left: -1px;
+  background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
+.pair input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
+.pair:focus-within { outline: 3px solid var(--accent); outline-offset: -3px; }
+.pair span { position: absolute; bottom: .4rem; padding: .05rem .4rem; border-radius: .25rem; font-size: .75rem;
+  background: #000a; color: #fff; pointer-events: none; }
+.pair span.l { left: .4rem; } .pair span.r { right: .4rem; }
+"""
+"""Before and after in one place, with a range that moves the border; needs a colour `--accent`."""
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1d2129; --soft: #5c6470; --paper: #fbfaf8; --card: #fff;
@@ -21,17 +36,6 @@ p { margin: .25rem 0; }
   align-items: start; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; overflow: hidden; }
 figcaption { padding: .5rem .75rem; overflow-wrap: anywhere; font-size: .9rem; }
-.pair { position: relative; --at: 50%; touch-action: pan-y; margin: 0 auto;
-  max-width: calc(75vh * var(--ratio)); }
-.pair img { display: block; width: 100%; height: auto; }
-.pair img.after { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at)); }
-.pair::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; margin-left: -1px;
-  background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
-.pair input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
-.pair:focus-within { outline: 3px solid var(--accent); outline-offset: -3px; }
-.pair span { position: absolute; bottom: .4rem; padding: .05rem .4rem; border-radius: .25rem; font-size: .75rem;
-  background: #000a; color: #fff; pointer-events: none; }
-.pair span.l { left: .4rem; } .pair span.r { right: .4rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top;
   overflow-wrap: anywhere; }

@@ -19,14 +19,17 @@ from typing import TYPE_CHECKING, Any
 from stylize import __version__
 from stylize.errors import OutputError, StylizeError
 from stylize.files import write_bytes
-from stylize.html_assets import CSS, SCRIPT
+from stylize.html_assets import CSS, PAIR_CSS, SCRIPT
 
 if TYPE_CHECKING:
     from stylize.frame import Image
     from stylize.photos.report import FolderReport
     from stylize.video.job import VideoReport
 
-__all__ = ["Entry", "Pair", "check_report", "folder_entries", "page", "report_path", "video_entries", "write_report"]
+__all__ = [
+    "Entry", "Pair", "check_report", "folder_entries", "page", "pair_figure", "pair_of", "report_path",
+    "video_entries", "write_report",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +119,7 @@ def page(title: str, entries: Sequence[Entry], settings: Mapping[str, Any], *, s
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<title>{_text(title)}</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<style>{CSS}{PAIR_CSS}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(body)
         + f"\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
@@ -153,17 +156,22 @@ def _pictures(entries: Sequence[Entry]) -> Iterator[str]:
     yield '<p class="soft">Drag, or press Tab and the arrow keys.</p>\n<div class="grid">'
     for entry in entries:
         for pair in entry.pairs:
-            before, after = (base64.b64encode(data).decode() for data in (pair.before, pair.after))
-            size = f'width="{pair.width}" height="{pair.height}"'
-            name, ratio = _text(pair.label), f"{pair.width / pair.height:.4f}"
-            yield (
-                f'<figure><div class="pair" style="--ratio:{ratio}"><img class="before" {size} alt="{name}, before" '
-                f'src="data:image/jpeg;base64,{before}"><img class="after" {size} alt="{name}, after" '
-                f'src="data:image/jpeg;base64,{after}"><span class="l">before</span><span class="r">after</span>'
-                f'<input type="range" min="0" max="100" value="50" aria-label="How much of {name} is shown before">'
-                f"</div><figcaption>{name}</figcaption></figure>"
-            )
+            yield pair_figure(pair)
     yield "</div>"
+
+
+def pair_figure(pair: Pair) -> str:
+    """Before and after as one figure of HTML, everything in it; a script moves `--at` with the range."""
+    before, after = (base64.b64encode(data).decode() for data in (pair.before, pair.after))
+    size = f'width="{pair.width}" height="{pair.height}"'
+    name, ratio = _text(pair.label), f"{pair.width / pair.height:.4f}"
+    return (
+        f'<figure><div class="pair" style="--ratio:{ratio}"><img class="before" {size} alt="{name}, before" '
+        f'src="data:image/jpeg;base64,{before}"><img class="after" {size} alt="{name}, after" '
+        f'src="data:image/jpeg;base64,{after}"><span class="l">before</span><span class="r">after</span>'
+        f'<input type="range" min="0" max="100" value="50" aria-label="How much of {name} is shown before">'
+        f"</div><figcaption>{name}</figcaption></figure>"
+    )
 
 
 def _files(entries: Sequence[Entry], counts: Mapping[str, int]) -> Iterator[str]:

@@ -157,7 +157,10 @@ class LookChoice:
         """What a probe has returned for a view, with all that the look adds."""
         if not self.spec.has_layout:
             return found
-        completed = complete(view, found)
+        return self.dressed(view, complete(view, found), weights)
+
+    def dressed(self, view: Image, completed: Conditions, weights: F32) -> Conditions:
+        """Completed conditions of a model with a layout with this look, in place of any other's."""
         shares = self.palettes.shares(view, completed.maps["layout"], weights)
         if weights[-1] > 0:
             for name, share in shares.items():

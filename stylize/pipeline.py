@@ -226,6 +226,15 @@ class Pipeline:
         self.seconds["probe"] += time.perf_counter() - started
         return conditions
 
+    def relooked(self, conditions: Conditions, view: Image, position: float = 0.0) -> Conditions:
+        """Conditions that were taken of a `view` under other settings of the look, under these; no graph is run.
+
+        Raises ValueError for a model without a layout, whose looks are part of what its probe returns.
+        """
+        if not self.spec.has_layout:
+            raise ValueError(f"model {self.spec.name} has no layout: probe again")
+        return self.looks.dressed(view, conditions, self.look_at(position))
+
     def layout_of(self, view: Image) -> F32:
         """Sky, depth, sky coordinate and glow of a `view`, ``(4, h, w)``, from a model with a layout."""
         padded = _pad(view, self.spec.view_multiple, self.spec.view_min_side)

@@ -72,11 +72,22 @@ def cells(
     return result
 
 
-def command_for(source: Path, settings: StyleSettings, *, video: bool, model: str) -> str:
-    """The command line that gives a whole video or photo the look of a cell."""
+def command_for(
+    source: Path, settings: StyleSettings, *, model: str, command: str = "video", target: Path | None = None
+) -> str:
+    """The command line that gives a whole source these settings.
+
+    Args:
+        source: a video, a photo, or a folder of photos.
+        settings: those of the look.
+        model: what is said for ``--model``.
+        command: video, image or folder.
+        target: the result; None: beside the source.
+    """
+    video = command == "video"
     suffix = ".mp4" if video else source.suffix if source.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"
-    target = beside(source, suffix)
-    words = ["stylize", "video" if video else "image", str(source), "-o", str(target), "--model", model]
+    target = target or beside(source, suffix)
+    words = ["stylize", command, str(source), "-o", str(target), "--model", model]
     default = StyleSettings()
     for field in fields(settings):
         value = getattr(settings, field.name)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,3 +30,14 @@ def logging_as_it_was() -> Iterator[None]:
     yield
     root.setLevel(level)
     root.handlers = handlers
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium; tests that need it are skipped where there is none, and fail with REQUIRE_BROWSER=1."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    if os.environ.get("REQUIRE_BROWSER") == "1":
+        pytest.fail("no Chromium on this machine, and REQUIRE_BROWSER is 1: apt-get install chromium")
+    pytest.skip("no Chromium on this machine: apt-get install chromium")

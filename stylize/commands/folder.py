@@ -154,20 +154,11 @@ def _write_page(path: Path, result: FolderReport, settings: dict[str, Any], quie
 
 def _show_plan(plan: FolderPlan, json_: bool) -> int:
     """One line per photo, and the totals; the exit code."""
-    from stylize.files import shown
-
     code = 1 if any(other.status == "failed" for other in plan.others) else 0
     if json_:
         click.echo(json.dumps(plan.as_dict(), indent=2))
         return code
-    for photo in plan.photos:
-        click.echo(f"{shown(photo.source)} -> {shown(photo.target)}")
-    for other in plan.others:
-        click.echo(f"{shown(other.source)}: {other.status} ({other.message})")
-    estimate = ""
-    if plan.seconds is not None and plan.bytes is not None:
-        estimate = f": about {plan.seconds / 60:.1f} minutes, {plan.bytes / 1e6:.1f} MB"
-    click.echo(f"{len(plan.photos)} photos, {plan.megapixels:.1f} megapixels{estimate}{_passed_over(plan.ignored)}")
+    click.echo("\n".join(plan.lines()) + _passed_over(plan.ignored))
     return code
 
 

@@ -129,8 +129,9 @@ def preview(
         with progress_bar(total=total, unit="picture", quiet=ctx.obj["quiet"]) as bar:
             sheet = render_sheet(stylizer, pictures, columns, progress=lambda done: bar.update(done - bar.n) and None)
         model = style.model if style.model != "auto" else spec.name
+    command = "video" if video else "image"
     lines = [
-        f"{cell.label}: {command_for(source, dataclasses.replace(cell.settings), video=video, model=model)}"
+        f"{cell.label}: {command_for(source, dataclasses.replace(cell.settings), command=command, model=model)}"
         for cell in columns
     ]
     _write(target, sheet, lines, overwrite=overwrite)

@@ -30,7 +30,6 @@ from stylize.settings import StyleSettings
 if TYPE_CHECKING:
     from stylize.api import Stylizer
     from stylize.sharding import Shard
-    from stylize.video.dry_run import VideoPlan
     from stylize.video.report import Progress, VideoJob, VideoReport
 
 __all__ = ["Bars", "report_lines", "video"]
@@ -232,24 +231,8 @@ def _show_plans(jobs: list[VideoJob], stylizer: Stylizer, json_: bool) -> int:
             click.echo(f"Error: {fault(error, job.source)}", err=True)
             code = 1
         else:
-            click.echo(json.dumps(plan.to_json()) if json_ else "\n".join(_plan_lines(plan)))
+            click.echo(json.dumps(plan.to_json()) if json_ else "\n".join(plan.lines()))
     return code
-
-
-def _plan_lines(plan: VideoPlan) -> list[str]:
-    """A dry run's answer for people."""
-    frames = "an unknown number of" if plan.frames is None else plan.frames
-    lines = [
-        f"{plan.source} -> {plan.target}",
-        f"  {plan.size[0]} x {plan.size[1]}, {frames} frames, {plan.codec} {plan.pixel_format}",
-        *(f"  {text}" for text in (*plan.streams, *plan.notes)),
-    ]
-    if plan.seconds is not None and plan.disk_bytes is not None:
-        room = f"{plan.disk_bytes / 1e6:.0f} MB of {plan.disk_free / 1e6:.0f} MB that are free"
-        lines.append(f"  about {plan.seconds / 60:.1f} minutes, {room}")
-    if plan.resumes:
-        lines.append("  goes on with an unfinished run")
-    return lines
 
 
 def report_lines(report: VideoReport, quiet: bool, json_: bool) -> list[tuple[str, bool]]:

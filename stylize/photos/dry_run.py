@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stylize.files import shown
 from stylize.media.image.encode import encode
 from stylize.media.image.read import image_size, read_image
 from stylize.media.image.settings import ImageSettings, format_of
@@ -50,6 +51,17 @@ class FolderPlan:
     def megapixels(self) -> float:
         """Size of all photos to do."""
         return sum(photo.width * photo.height for photo in self.photos) / 1e6
+
+    def lines(self) -> list[str]:
+        """For people: one for each photo, then the totals."""
+        about = ""
+        if self.seconds is not None and self.bytes is not None:
+            about = f": about {self.seconds / 60:.1f} minutes, {self.bytes / 1e6:.1f} MB"
+        return [
+            *(f"{shown(photo.source)} -> {shown(photo.target)}" for photo in self.photos),
+            *(f"{shown(other.source)}: {other.status} ({other.message})" for other in self.others),
+            f"{len(self.photos)} photos, {self.megapixels:.1f} megapixels{about}",
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -58,6 +58,21 @@ class VideoPlan:
         """Plain values for ``json.dumps``."""
         return asdict(self)
 
+    def lines(self) -> list[str]:
+        """The same for people."""
+        frames = "an unknown number of" if self.frames is None else self.frames
+        lines = [
+            f"{self.source} -> {self.target}",
+            f"  {self.size[0]} x {self.size[1]}, {frames} frames, {self.codec} {self.pixel_format}",
+            *(f"  {text}" for text in (*self.streams, *self.notes)),
+        ]
+        if self.seconds is not None and self.disk_bytes is not None:
+            room = f"{self.disk_bytes / 1e6:.0f} MB of {self.disk_free / 1e6:.0f} MB that are free"
+            lines.append(f"  about {self.seconds / 60:.1f} minutes, {room}")
+        if self.resumes:
+            lines.append("  goes on with an unfinished run")
+        return lines
+
 
 def plan_video(
     source: Path, target: Path, transform: FrameTransform, settings: VideoSettings, *, frames: int = 3

@@ -116,4 +116,4 @@ def test_requirements_are_those_of_the_package(monkeypatch):
     lines = ["numpy>=1.26", 'tomli>=2; python_version < "3.11"', 'MNN>=3.4; extra == "cpu"']
     monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
     assert stylize.doctor._requirements() == ["numpy>=1.26"]
-    assert stylize.doctor._extra("cpu") == "pip install 'MNN>=3.4'"
+    assert stylize.doctor.extra_command("cpu") == "pip install 'MNN>=3.4'"

@@ -1,6 +1,5 @@
 import os
 import re
-import shutil
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -181,11 +180,7 @@ def test_photos_without_a_picture_keep_their_row(tmp_path):
     assert entry.pairs == () and entry.source == "a.jpg"
 
 
-def browser():
-    return next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
-
-
-COMMAND = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 
 
 def browser_profile(folder):
@@ -208,8 +203,7 @@ window.addEventListener("load", () => {
 </script></body>"""
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium on this machine")
-def test_in_a_browser_the_slider_moves_and_the_pictures_load(tmp_path):
+def test_in_a_browser_the_slider_moves_and_the_pictures_load(tmp_path, chromium):
     pairs = tuple(pair_of(picture(10, 300, 400), picture(200, 300, 400), f"{i}.jpg", 800) for i in range(3))
     long = "a-very-long-name-without-any-break-" * 6 + ".jpg"
     text = made(
@@ -219,7 +213,14 @@ def test_in_a_browser_the_slider_moves_and_the_pictures_load(tmp_path):
     )
     (tmp_path / "page.html").write_text(text.replace("</body>", CHECK), encoding="utf-8")
     done = subprocess.run(
-        [*COMMAND, browser_profile(tmp_path), "--window-size=500,800", "--dump-dom", (tmp_path / "page.html").as_uri()],
+        [
+            chromium,
+            *FLAGS,
+            browser_profile(tmp_path),
+            "--window-size=500,800",
+            "--dump-dom",
+            (tmp_path / "page.html").as_uri(),
+        ],
         capture_output=True,
         text=True,
         timeout=120,

@@ -77,7 +77,7 @@ def test_cells_are_all_combinations_and_their_commands_rebuild_them():
     base = StyleSettings(model="light", keep_color=0.25)
     grid = cells(base, "auto", ["auto", "dusk=0.7,auto=0.3"], [0.5, 1.0], [0.25, 1.0])
     assert len(grid) == 8 and len({cell.label for cell in grid}) == 8
-    words = shlex.split(command_for(Path("my hike.mp4"), grid[-1].settings, video=True, model="light"))
+    words = shlex.split(command_for(Path("my hike.mp4"), grid[-1].settings, model="light"))
     assert words[:5] == ["stylize", "video", "my hike.mp4", "-o", "my hike.firewatch.mp4"]
     given = dict(zip(words[5::2], words[6::2], strict=True))
     assert given == {
