@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import threading
 from dataclasses import asdict, replace
@@ -54,7 +55,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Result, or folder for several.")
+@click.option("-o", "--output", type=click.Path(), help="Result; or folder for results: no suffix, or a / at its end.")
 @click.option("--codec", help="h264, hevc, av1, vp9, prores, lossless, h264_nvenc, ...  [default: the container's]")
 @click.option("--crf", type=int, help="Constant quality, smaller is better.  [default: the codec's]")
 @click.option("--preset", help="Speed of the encoder, in its own words: for h264 ultrafast to placebo, usually faster.")
@@ -81,7 +82,7 @@ def video(
     ctx: click.Context,
     /,
     sources: tuple[str, ...],
-    output: Path | None,
+    output: str | None,
     dry_run: bool,
     shard: Shard | None,
     ray: str | None,
@@ -109,7 +110,8 @@ def video(
     values["encoder_args"] = tuple(shlex.split(values["encoder_args"]))
     values["segment_seconds"] = values.pop("segment")
     settings = settings_or_usage(VideoSettings, **values)
-    tasks = settings_or_usage(find_tasks, sources=sources, output=output)
+    target, folder = Path(output) if output else None, bool(output) and str(output).endswith(("/", os.sep))
+    tasks = settings_or_usage(find_tasks, sources=sources, output=target, folder=folder)
     _check_together(ctx, style, tasks)
     quiet, chosen = ctx.obj["quiet"], asdict(style)
     with stop_on_terminate() as stop, Bars(quiet) as bars:
@@ -135,7 +137,7 @@ def video(
                 chosen |= stylizer.chosen  # now with what look `auto` has mixed
     if report:
         _write_page(reports, {**chosen, **asdict(settings)}, quiet or json_)
-    if not quiet and not json_ and (others := passed_over(sources, output)):
+    if not quiet and not json_ and (others := passed_over(sources, target)):
         click.echo(f"passed over: {counted(others)}", err=True)
     ctx.exit(exit_code(reports))
 

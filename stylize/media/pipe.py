@@ -36,6 +36,12 @@ class PipeWriter:
         if self._polled:
             os.set_blocking(descriptor, False)
 
+    def take(self) -> bytes:
+        """What has come together and is not drained yet, as one; it is not written then."""
+        taken = b"".join(self._chunks)
+        self._chunks.clear()
+        return taken
+
     def drain(self) -> None:
         """Write what has come together; waits while the pipe is full.
 

@@ -20,17 +20,20 @@ from stylize.video.store import with_unfinished
 __all__ = ["find_tasks", "passed_over", "run_jobs"]
 
 
-def find_tasks(sources: Sequence[str], output: Path | None) -> list[VideoJob]:
+def find_tasks(sources: Sequence[str], output: Path | None, *, folder: bool = False) -> list[VideoJob]:
     """Match sources (files, folders, globs) with targets.
 
-    One file, and an output that is no folder: that file.  Otherwise `output` is a folder; without one, results stand
-    beside their sources as ``NAME.firewatch.mp4``.  Where two would have one name, one is called by the whole name
-    of its source: ``NAME.avi.mp4``.  Raises InputError for a source that does not exist or a folder without videos,
+    One file, and an output with a suffix that is no folder: that file.  Otherwise, or with `folder`, `output` is a
+    folder, which need not exist; without one, results stand beside their sources as ``NAME.firewatch.mp4``.  Where
+    two would have one name, one is called by the whole name of its source: ``NAME.avi.mp4``.
+
+    Raises InputError for a source that does not exist or a folder without videos,
     ValueError when two sources of one name would go to one folder.
     """
     found = [pair for source in sources for pair in _expand(source, output)]
     several = len(found) > 1 or Path(sources[0]).is_dir()
-    if output is not None and not several and not output.is_dir():
+    named = output is not None and bool(output.suffix) and not folder and not output.is_dir()
+    if output is not None and named and not several:
         return [VideoJob(source=found[0][0], target=output)]
     places: dict[Path, Path] = {}
     for path, relative in found:

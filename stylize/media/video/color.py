@@ -83,7 +83,8 @@ def _deep(pixel_format: str) -> bool:
 
 def encode_filters(pixel_format: str, sample_aspect_ratio: Fraction, size: tuple[int, int]) -> str:
     """The chain from RGB of `size` (width, height) to `pixel_format`: BT.709, limited range unless it is RGB itself."""
-    aspect = f"setsar={sample_aspect_ratio.numerator}/{sample_aspect_ratio.denominator}"
+    # H.264 and HEVC have 16 bits for each of the two numbers
+    aspect = f"setsar={sample_aspect_ratio.numerator}/{sample_aspect_ratio.denominator}:max=65535"
     if pixel_format.startswith(("gbr", "rgb", "bgr", "pal")):
         return f"format={pixel_format},{aspect}"
     matrix = "zscale=min=gbr:rin=full:pin=bt709:tin=bt709:m=bt709:r=limited:p=bt709:t=bt709"

@@ -12,6 +12,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from typing import Any
 from stylize.errors import MediaError, StylizeError
 from stylize.media.ffmpeg import FfmpegProcess, command_line, explain, file_url, open_media
 from stylize.media.pipe import GRACE, PipeWriter
+from stylize.media.video.boxes import set_creation_time, with_boxes
 from stylize.media.video.codecs import Encoder
 from stylize.media.video.probe import VideoInfo
 from stylize.media.video.sink import sync_file, timescale
@@ -72,7 +74,14 @@ class SegmentFeed:
     """
 
     def __init__(
-        self, segments: Sequence[Path], pts: Sequence[int], *, time_base: Fraction, container: str, last: Fraction
+        self,
+        segments: Sequence[Path],
+        pts: Sequence[int],
+        *,
+        time_base: Fraction,
+        container: str,
+        last: Fraction,
+        boxes: bytes = b"",
     ) -> None:
         """Describe the video; nothing runs before ``with``.
 
@@ -82,11 +91,13 @@ class SegmentFeed:
             time_base: seconds a tick.
             container: "mov", or "mp4" for the codecs that MOV does not take.
             last: how long the last frame is shown, seconds; an MP4 whose last frame lasts no time loses it.
+            boxes: more for the description of the track (`stylize.media.video.boxes`).
         """
         self._segments = segments
         self._pts = list(pts)
         self._time_base = time_base
         self._container = container
+        self._boxes, self._head = boxes, b""
         self._last = max(1, round(last / time_base))
         self.error: BaseException | None = None
         """What stopped the thread, None if all was written or ffmpeg stopped reading."""
@@ -189,8 +200,19 @@ class SegmentFeed:
                 packet.dts = dts[place] + early
                 packet.duration = dts[place + 1] - dts[place] if place + 1 < len(dts) else self._last
                 pipe.mux(packet)
-                self._writer.drain()
-        self._writer.drain()  # what closing the container wrote
+                self._send()
+        self._send()  # what closing the container wrote
+
+    def _send(self) -> None:
+        """Bring what was written into the pipe, the beginning with `boxes` in it."""
+        if self._boxes:
+            self._head += self._writer.take()
+            extended = with_boxes(self._head, self._boxes)
+            if extended is None:
+                return
+            self._writer.write(extended)
+            self._boxes = b""
+        self._writer.drain()
 
     def _packets(self, ranks: list[list[int]]) -> Iterator[tuple[Any, Any, int, int]]:
         """Packets with their stream, place in decoding order and place in presentation order."""
@@ -253,17 +275,29 @@ def join_segments(
     muxer = MUXERS[suffix.lower()]
     kept = [plan for plan in plans if plan.action != "drop"]
     last = last_duration(info, [ticks * time_base for ticks in pts[-2:]])
-    feed = SegmentFeed(segments, pts, time_base=time_base, container=feed_container(encoder), last=last)
+    feed = SegmentFeed(
+        segments, pts, time_base=time_base, container=feed_container(encoder), last=last, boxes=info.spherical
+    )
+    made = _made(info)
     with feed:
         command = _join_command(feed, target, info, kept, muxer)
-        command[-1:-1] = [*_container_options(muxer, encoder, time_base, kept), *_tags(info)]
+        command[-1:-1] = [*_container_options(muxer, encoder, time_base, kept), *_tags(info, muxer)]
         command += read_all(1) if info.jumps else []
         with FfmpegProcess(command, stdin=feed.pipe) as process:
             code = feed.wait(process, stop)
     if code != 0:
         raise explain(process.complaints, "joining the segments failed")
+    if made is not None and muxer in {"mp4", "mov"}:
+        set_creation_time(target, made)
     sync_file(target)
-    return process.complaints
+    return _of_other_streams(process.complaints, info, kept)
+
+
+def _of_other_streams(complaints: Sequence[str], info: VideoInfo, kept: Sequence[StreamPlan]) -> list[str]:
+    """Complaints about what was copied; ffmpeg looks into the video of the source as well, which is not."""
+    if not kept:
+        return []
+    return [line for line in complaints if not line.startswith(f"[{info.stream.codec} @")]
 
 
 def _join_command(
@@ -298,10 +332,28 @@ def last_duration(info: VideoInfo, times: Sequence[Fraction]) -> Fraction:
     return length
 
 
-def _tags(info: VideoInfo) -> list[str]:
+def _made(info: VideoInfo) -> datetime | None:
+    """When the source says it was made; a file with the tag in two places is read as A;A."""
+    told = info.metadata.get("creation_time", "").split(";")[0].strip()
+    try:
+        moment = datetime.fromisoformat(told.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+def _tags(info: VideoInfo, muxer: str) -> list[str]:
     tags: list[str] = []
     for name in ("major_brand", "minor_version", "compatible_brands", "encoder"):  # the old file's, not the film's
         tags += ["-metadata", f"{name}="]
+    if (made := _made(info)) is not None:
+        # With free-form tags ffmpeg's MP4 and MOV write it twice, so there it is set afterwards.
+        told = "" if muxer in {"mp4", "mov"} else made.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        tags += ["-metadata", f"creation_time={told}"]
+    if info.timecode:
+        tags += ["-metadata:s:v:0", f"timecode={info.timecode}"]
+    if info.spherical:
+        tags += ["-strict", "unofficial"]
     if info.stream.language:
         tags += ["-metadata:s:v:0", f"language={info.stream.language}"]
     if info.stream.title:

@@ -89,6 +89,10 @@ def plan_output(info: VideoInfo, target: Path, settings: VideoSettings) -> Outpu
         odd = [name for name in info.metadata if name.startswith("com.")]
         if odd and target.suffix.lower() in {".mp4", ".m4v", ".mov"}:
             notes.append(f"tags left out, the container takes a cover or them: {', '.join(odd)}; .mkv takes both")
+    if info.captions:
+        notes.append("closed captions inside the picture (CEA-608 or 708) are left out: extract them with CCExtractor")
+    if kind != "video" and info.spherical:
+        notes.append("that it is a 360-degree picture is left out: only video files can tell")
     if info.has_alpha:
         notes.append("transparency is left out: the output is opaque")
     if info.dynamic_range != "SDR":

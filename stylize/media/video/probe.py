@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,6 +13,7 @@ from typing import Any
 from stylize.errors import InputError
 from stylize.media.ffmpeg import open_media
 from stylize.media.formats import READ_SUFFIXES
+from stylize.media.video.boxes import spherical_boxes
 from stylize.media.video.clock import MAY_JUMP, read_clock
 
 __all__ = ["ColorInfo", "StreamInfo", "VideoInfo", "probe_video"]
@@ -23,6 +25,7 @@ _ZERO_BASED = frozenset({"mov", "mp4", "matroska", "webm", "avi", "nut", "gif", 
 """Containers whose clock starts at 0 by definition: a late first frame there means a late first frame."""
 
 _PACKETS_TO_TRY = 2000
+_PICTURE_CODECS = frozenset({"mjpeg", "png", "bmp", "tiff", "webp", "gif", "jpeg2000"})
 
 
 MAY_MOVE = {".gif", ".webp", ".png", ".avif"}
@@ -111,6 +114,12 @@ class VideoInfo:
     """Number of chapters."""
     metadata: dict[str, str]
     """Global tags."""
+    timecode: str = ""
+    """Time of day or of tape of the first frame, such as 01:00:00:00; empty: none is told."""
+    spherical: bytes = b""
+    """Boxes of ISO media that say how a 360-degree picture is to be shown; empty: it is none."""
+    captions: bool = False
+    """Closed captions (CEA-608 or 708) travel inside the pictures."""
     jumps: tuple[Fraction, ...] = ()
     """Seconds by which the container's clock jumps, place by place; ffmpeg takes them out (see `video_clock`)."""
 
@@ -260,6 +269,9 @@ def _describe(path: Path, container: Any) -> VideoInfo:
         has_alpha=_has_alpha(stream, name),
         chapters=len(container.chapters()),
         metadata={str(key): str(value) for key, value in container.metadata.items()},
+        timecode=_timecode(container),
+        spherical=spherical_boxes(*(_side_data(frame, name) for name in ("SPHERICAL", "STEREO3D"))),
+        captions=bool(_side_data(frame, "A53_CC")),
     )
 
 
@@ -288,8 +300,19 @@ def _choose(container: Any) -> Any:
     """The stream to stylize: moving rather than still, then the default one, then the first."""
     moving = [stream for stream in container.streams.video if not _picture(stream)]
     candidates = [stream for stream in moving if stream.frames != 1] or moving
+    if len(candidates) > 1:
+        candidates = [stream for stream in candidates if not _still(container, stream)] or candidates
     defaults = [stream for stream in candidates if int(stream.disposition) & 1]
     return next(iter(defaults or candidates), None)
+
+
+def _still(container: Any, stream: Any) -> bool:
+    """Whether a stream of a picture codec holds one picture: a cover that nobody has marked as one."""
+    if stream.codec_context is None or stream.codec_context.name not in _PICTURE_CODECS:
+        return False
+    count = sum(1 for _ in itertools.islice((packet for packet in container.demux(stream) if packet.size), 2))
+    container.seek(0)
+    return count == 1
 
 
 def _stream_info(stream: Any) -> StreamInfo:
@@ -322,6 +345,16 @@ def _first_frame(container: Any, stream: Any) -> Any:
         except av.error.FFmpegError:
             continue
     return None
+
+
+def _side_data(frame: Any, name: str) -> bytes:
+    return next((bytes(side) for side in frame.side_data if side.type.name == name), b"")
+
+
+def _timecode(container: Any) -> str:
+    places = [*(stream.metadata for stream in container.streams), container.metadata]
+    tags = {key.lower(): value for place in reversed(places) for key, value in place.items()}
+    return str(tags.get("timecode", ""))
 
 
 def _orientation(frame: Any) -> tuple[int, bool]:

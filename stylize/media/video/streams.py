@@ -111,6 +111,8 @@ def _plan(stream: StreamInfo, template: Any, muxer: str, empty: frozenset[int]) 
     if stream.kind == "video" and not stream.picture:
         note = f"{name} left out: only one video stream is stylized"
         return StreamPlan(stream=stream, action="drop", encoder=(), note=note)
+    if stream.kind == "data" and template is not None and "timecode" in template.metadata:
+        return StreamPlan(stream=stream, action="drop", encoder=(), note=None)  # is written anew, from `info.timecode`
     held = template is not None and _holds(template, muxer)
     if held and (stream.kind != "attachment" or muxer == "matroska"):  # others write the header and drop the content
         return StreamPlan(stream=stream, action="copy", encoder=(), note=None)

@@ -130,3 +130,9 @@ def test_tasks_from_files_folders_and_patterns(tmp_path):
     (tmp_path / "sub" / "a.mp4").write_bytes(b"x")
     with pytest.raises(ValueError, match="would both become"):
         targets("a.mp4", "sub/a.mp4", output=tmp_path / "o")
+
+
+@pytest.mark.parametrize("output", ["results/", "results", "day.one/"])
+def test_an_output_with_a_slash_or_without_a_suffix_is_a_folder_for_results(clip, tmp_path, skip_model, output):
+    run(skip_model, clip, "-o", f"{tmp_path}/{output}")
+    assert [p.name for p in (tmp_path / output).iterdir()] == ["walk.mp4"]

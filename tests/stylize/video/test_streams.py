@@ -268,7 +268,7 @@ def test_a_track_without_a_packet_is_left_out(tmp_path):
 def test_frames_outlive_a_join_that_fails(tmp_path, monkeypatch):
     source = make_clip(tmp_path / "in.mp4", frames=12)
     with monkeypatch.context() as patch:
-        patch.setattr("stylize.media.video.join._tags", lambda info: ["-nonsense", "1"])
+        patch.setattr("stylize.media.video.join._tags", lambda info, muxer: ["-nonsense", "1"])
         with pytest.raises(MediaError, match=r"rendered frames are kept in .*out\.mp4\.stylize.*another container"):
             stylized(source, tmp_path / "out.mp4", codec="h264")
     again = Identity()
@@ -282,7 +282,7 @@ def test_frames_outlive_a_join_that_fails(tmp_path, monkeypatch):
 def test_frames_of_another_film_or_look_are_not_taken(tmp_path, monkeypatch):
     source = make_clip(tmp_path / "in.mp4", frames=12)
     with monkeypatch.context() as patch:
-        patch.setattr("stylize.media.video.join._tags", lambda info: ["-nonsense", "1"])
+        patch.setattr("stylize.media.video.join._tags", lambda info, muxer: ["-nonsense", "1"])
         with pytest.raises(MediaError, match="kept"):
             stylized(source, tmp_path / "out.mp4", codec="h264")
     for name, values in (("a.mkv", {"codec": "hevc"}), ("b.mkv", {"codec": "h264", "crf": 30})):
