@@ -234,9 +234,9 @@ def parse_size(text: str) -> int:
     powers = {"K": 10, "M": 20, "G": 30, "T": 40}
     try:
         value = float(number[:-1]) * 2 ** powers[unit] if unit in powers else float(number)
-    except ValueError:
+        return int(value)
+    except (ValueError, OverflowError):
         raise ValueError(f"a size is like 4GiB or 512MiB, got {text!r}") from None
-    return int(value)
 
 
 def default_cache() -> Path:

@@ -107,7 +107,12 @@ def video(
     from stylize.video.batch import find_tasks, passed_over
 
     del values["jobs"], values["ray_cpus"]  # read where they are needed, off the context
-    values["encoder_args"] = tuple(shlex.split(values["encoder_args"]))
+    try:
+        values["encoder_args"] = tuple(shlex.split(values["encoder_args"]))
+    except ValueError as error:
+        raise click.UsageError(
+            f"--encoder-args: {error}: close every quotation mark, got {values['encoder_args']!r}"
+        ) from error
     values["segment_seconds"] = values.pop("segment")
     settings = settings_or_usage(VideoSettings, **values)
     target, folder = Path(output) if output else None, bool(output) and str(output).endswith(("/", os.sep))
