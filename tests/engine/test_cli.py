@@ -131,7 +131,7 @@ def test_without_tensorrt(cache: Path, models: dict[str, Path], monkeypatch: pyt
 
 def test_sizes() -> None:
     assert [parse_size(s) for s in ("4GiB", "512 MB", "1.5g", "10")] == [4 << 30, 512 << 20, 3 << 29, 10]
-    for bad in ("", "GiB", "4 apples"):
+    for bad in ("", "GiB", "4 apples", "inf", "nan"):
         with pytest.raises(ValueError, match="like 4GiB"):
             parse_size(bad)
 

@@ -136,3 +136,8 @@ def test_tasks_from_files_folders_and_patterns(tmp_path):
 def test_an_output_with_a_slash_or_without_a_suffix_is_a_folder_for_results(clip, tmp_path, skip_model, output):
     run(skip_model, clip, "-o", f"{tmp_path}/{output}")
     assert [p.name for p in (tmp_path / output).iterdir()] == ["walk.mp4"]
+
+
+def test_a_quotation_that_is_not_closed_is_wrong_use(clip, tmp_path, skip_model):
+    done = run(skip_model, clip, "-o", tmp_path / "out.mp4", "--encoder-args", "-x264-params 'aq-mode=3", expect=2)
+    assert "--encoder-args" in done.stderr and "close every quotation mark" in done.stderr
