@@ -63,6 +63,21 @@ class Server:
         return json.loads((self.folder / "data/firewatch-stylizer/ui/jobs.json").read_text())
 
 
+def refused(folder, command, **environment):
+    """Standard error of a command that does not begin."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**os.environ, "XDG_DATA_HOME": str(folder / "data"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    return done.stderr
+
+
 @pytest.fixture
 def serve():
     servers = []
@@ -304,16 +319,8 @@ def test_nobody_else_is_served(tmp_path, serve):
     for path in (f"/gradio_api/file={secret}", "/gradio_api/file=/etc/hostname", "/gradio_api/file=data"):
         code, text = status(path, **cookie)
         assert code in (403, 404) and b"not for pages" not in text
-    second = subprocess.run(
-        [sys.executable, "-m", "stylize", "ui", "--no-browser"],
-        cwd=tmp_path,
-        env={**os.environ, "XDG_DATA_HOME": str(tmp_path / "work/data")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert second.returncode != 0 and "runs already" in second.stderr
+    other = refused(tmp_path, ["-m", "stylize", "ui", "--no-browser"], XDG_DATA_HOME=str(tmp_path / "work/data"))
+    assert "runs already" in other
     server.end()
 
 
@@ -324,28 +331,12 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = subprocess.run(
-            [sys.executable, "-m", "stylize", "ui", "--no-browser", "--port", str(port)],
-            cwd=tmp_path,
-            env={**os.environ, "XDG_DATA_HOME": str(tmp_path / "data")},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert done.returncode != 0 and f"port {port} is taken" in done.stderr and "Traceback" not in done.stderr
+        told = refused(tmp_path, ["-m", "stylize", "ui", "--no-browser", "--port", str(port)])
+    assert f"port {port} is taken" in told
 
 
 def test_without_gradio_one_line_says_what_to_install(tmp_path):
     code = "import sys; sys.modules['gradio'] = None; from stylize.__main__ import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "ui", "--no-browser"],
-        cwd=tmp_path,
-        env={**os.environ, "XDG_DATA_HOME": str(tmp_path / "data")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode != 0 and "gradio" in done.stderr.lower() and "pip install" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    told = refused(tmp_path, ["-c", code, "ui", "--no-browser"])
+    assert "gradio" in told.lower() and "pip install" in told
+    assert len(told.strip().splitlines()) == 1
