@@ -152,17 +152,22 @@ def _pixel_format(codec: str, width: int, height: int, settings: VideoSettings) 
     return ("yuv420p10le" if deep else "yuv420p"), None
 
 
+NVENC_SECONDS = 60
+"""A GPU that has not encoded one frame by then is not waited for."""
+
+
 @functools.lru_cache(maxsize=8)
 def _require_nvenc(name: str) -> None:
     """Encode one grey frame: the only sure way to know that driver and GPU are there."""
     program = find_ffmpeg().path
     source = ["-f", "lavfi", "-i", "color=gray:s=256x256:r=25:d=0.04"]
-    done = subprocess.run(
-        [program, "-hide_banner", "-nostdin", "-loglevel", "error", *source, "-c:v", name, "-f", "null", "-"],
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    command = [program, "-hide_banner", "-nostdin", "-loglevel", "error", *source, "-c:v", name, "-f", "null", "-"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=NVENC_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(
+            f"{name} gave no answer in {NVENC_SECONDS} s: the GPU's driver may hang; choose h264, hevc or av1"
+        ) from error
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise ToolError(f"{name} does not start here ({lines[0]}): choose h264, hevc or av1")

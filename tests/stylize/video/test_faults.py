@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from media import Identity, decode, make_clip, run_ffmpeg, stylize_video, stylized
 
-from stylize.errors import InputError, OutputError, StylizeError
+from stylize.errors import InputError, OutputError, StylizeError, ToolError
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.video.store import SegmentStore
@@ -349,3 +349,18 @@ def test_pictures_survive_for_a_reader(clip, tmp_path):
         assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
         first = next(container.decode(video=0)).to_ndarray(format="rgb24")
     assert np.abs(first.astype(int) - decode(clip).pictures[0]).mean() < 20  # sharp colour edges, chroma halved
+
+
+def test_a_gpu_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    import stylize.media.video.codecs as codecs
+
+    slow = tmp_path / "ffmpeg"
+    slow.write_text("#!/bin/sh\nexec sleep 30\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(codecs, "find_ffmpeg", lambda: SimpleNamespace(path=str(slow)))
+    monkeypatch.setattr(codecs, "NVENC_SECONDS", 0.2)
+    codecs._require_nvenc.cache_clear()
+    with pytest.raises(ToolError, match="h264_nvenc gave no answer"):
+        codecs._require_nvenc("h264_nvenc")
