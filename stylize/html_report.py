@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stylize.video.job import VideoReport
 
 __all__ = [
-    "Entry", "Pair", "check_report", "folder_entries", "page", "pair_figure", "pair_of", "report_path",
+    "Entry", "Pair", "check_report", "folder_entries", "jpeg", "page", "pair_figure", "pair_of", "report_path",
     "video_entries", "write_report",
 ]  # fmt: skip
 
@@ -237,17 +237,23 @@ def report_path(targets: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([target.absolute().parent for target in targets])) / "report.html"
 
 
+def jpeg(image: Image) -> bytes:
+    """A picture, RGB uint8, as JPEG for a page."""
+    import cv2
+
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return data.tobytes()
+
+
 def pair_of(before: Image, after: Image, label: str, side: int) -> Pair:
     """Two pictures, RGB uint8, made small; the second takes the size of the first."""
     import cv2
+    import numpy as np
 
     scale = min(1.0, side / max(before.shape[:2]))
     size = max(1, round(before.shape[1] * scale)), max(1, round(before.shape[0] * scale))
-    files = []
-    for image in (before, after):
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        _, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
-        files.append(data.tobytes())
+    small = (np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8) for image in (before, after))
+    files = [jpeg(image) for image in small]
     return Pair(before=files[0], after=files[1], width=size[0], height=size[1], label=label)
 
 

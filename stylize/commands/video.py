@@ -115,7 +115,7 @@ def video(
         ) from error
     values["segment_seconds"] = values.pop("segment")
     settings = settings_or_usage(VideoSettings, **values)
-    target, folder = Path(output) if output else None, bool(output) and str(output).endswith(("/", os.sep))
+    target, folder = (Path(output), output.endswith(("/", os.sep))) if output else (None, False)
     tasks = settings_or_usage(find_tasks, sources=sources, output=target, folder=folder)
     _check_together(ctx, style, tasks)
     quiet, chosen = ctx.obj["quiet"], asdict(style)

@@ -2,7 +2,7 @@
 
 A picture is probed once; each look takes its layout and tones.  A stylized picture is kept for strength and kept
 colour, which only mix it with the source.  What is left of a change of look, haze or layers is the render graph: fields
-and shader together, some 25 ms at 720p on two cores with `light`.
+and shader together.
 """
 
 from __future__ import annotations

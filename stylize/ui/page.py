@@ -130,23 +130,15 @@ class _Page:
         do(self.jobs.click, self._job, [])
 
     def _on(self, event: Callable[..., Any], handler: Callable[..., dict[Any, Any]], inputs: list[Any]) -> None:
-        @wraps(handler)
+        @wraps(handler)  # Gradio looks at its signature
         def safe(*values: Any) -> dict[Any, Any]:
             try:
-                return {self.message: "", **handler(*values)} if handler != self._tick else handler(*values)
+                return handler(*values) if handler == self._tick else {self.message: "", **handler(*values)}
             except Exception as error:  # the same line as on the command line
                 return {self.message: f'<p class="error" role="alert">Error: {html.escape(fault(error))}</p>'}
 
-        if handler == self._job:
-
-            def safe_job(event: gr.EventData) -> dict[Any, Any]:
-                return safe(str(event.action), str(event.job))
-
-            chosen: Callable[..., Any] = safe_job
-        else:
-            chosen = safe
         event(
-            chosen, inputs, self.outputs, show_progress="hidden", trigger_mode="always_last", queue=True,
+            safe, inputs, self.outputs, show_progress="hidden", trigger_mode="always_last", queue=True,
             concurrency_limit=4, api_visibility="private",
         )  # fmt: skip
 
@@ -263,7 +255,8 @@ class _Page:
         self.quiet = not busy
         return {self.jobs: self._job_list()}
 
-    def _job(self, action: str, name: str) -> dict[Any, Any]:
+    def _job(self, event: gr.EventData) -> dict[Any, Any]:
+        action, name = str(event.action), str(event.job)
         self.quiet = False
         if action == "show":
             return {self.results: self.studio.results(name)}

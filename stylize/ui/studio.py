@@ -10,17 +10,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-
 from engine.palette_file import shipped_palettes
 from stylize.errors import InputError, OutputError, ToolError
 from stylize.files import shown
 from stylize.frame import Image
-from stylize.html_report import Entry, folder_entries, pair_figure, pair_of, video_entries
+from stylize.html_report import Entry, folder_entries, jpeg, pair_figure, pair_of, video_entries
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.photos.dry_run import plan_folder
 from stylize.photos.report import FolderJob, FolderReport, PhotoReport
+from stylize.preview import Picture
 from stylize.settings import StyleSettings
 from stylize.ui.choice import Choice, command_text, save_config
 from stylize.ui.jobs import UNFINISHED, Job, JobQueue
@@ -135,20 +134,22 @@ class Studio:
         style = StyleSettings(model=self.choice.model, look_from=self.choice.wallpaper or None)
         return self.live.names(style, video=self.source.video)
 
+    def _picture(self) -> Picture:
+        """The one that is chosen."""
+        pictures = self.opened().pictures
+        return pictures[min(self.choice.frame, len(pictures) - 1)]
+
     def pair(self) -> str:
         """Before and after of the picture that is chosen, as HTML."""
-        source, style = self.opened(), self.style()
-        picture = source.pictures[min(self.choice.frame, len(source.pictures) - 1)]
-        after = self.live.stylized(picture, style, video=source.video)
+        picture = self._picture()
+        after = self.live.stylized(picture, self.style(), video=self.opened().video)
         return pair_figure(pair_of(picture.data, after, "the picture", SHOWN_SIDE))
 
     def swatches(self) -> list[dict[str, str]]:
         """Every look on the picture that is chosen: value, label and image of each."""
-        source, names = self.opened(), self.looks()
-        picture = source.pictures[min(self.choice.frame, len(source.pictures) - 1)]
-        own = self.own_look()
+        names, own = self.looks(), self.own_look()
         styles = [dataclasses.replace(self.choice, look=name, ends="").style(own) for name in names]
-        images = self.live.small(picture, styles, video=source.video)
+        images = self.live.small(self._picture(), styles, video=self.opened().video)
         return [_option(name, name, image) for name, image in zip(names, images, strict=True)]
 
     def strip(self) -> list[dict[str, str]]:
@@ -218,8 +219,7 @@ class Studio:
 def thumbnail(image: Image) -> str:
     """A small copy of a picture, RGB uint8, as an address that holds it whole."""
     small = shrunk(image, min(1.0, SWATCH_SIDE / max(image.shape[:2])))
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 82])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(small)).decode()
 
 
 def _option(value: str, label: str, image: Image) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-__all__ = ["set_creation_time", "spherical_boxes", "with_boxes"]
+__all__ = ["file_boxes", "set_creation_time", "spherical_boxes", "with_boxes"]
 
 SAMPLE_ENTRY = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"")
 """Where the description of the first track lies; the empty name is any box."""
@@ -84,26 +84,32 @@ def _extended(data: bytes, path: tuple[bytes, ...], more: bytes) -> bytes:
     return data
 
 
-def set_creation_time(path: Path, moment: datetime) -> None:
-    """Set when the film and its tracks were made, in place.  Raises OSError."""
-    seconds = int((moment - EPOCH).total_seconds())
-    with path.open("r+b") as file:
-        at, end = 0, path.stat().st_size
+def file_boxes(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Place, size and name of every box of a file that is in no other; the last may be cut off.  Raises OSError."""
+    at, end = 0, path.stat().st_size
+    with path.open("rb") as file:
         while at + 8 <= end:
             file.seek(at)
             head = file.read(16)
             found = next(_boxes(head, 0, len(head)), None)
             if found is None:
                 return
-            _, size, name, _ = found
-            if name == b"moov":
+            yield at, found[1], found[2]
+            at += found[1]
+
+
+def set_creation_time(path: Path, moment: datetime) -> None:
+    """Set when the film and its tracks were made, in place.  Raises OSError."""
+    seconds = int((moment - EPOCH).total_seconds())
+    for at, size, name in file_boxes(path):
+        if name == b"moov":
+            with path.open("r+b") as file:
                 file.seek(at)
                 moov = bytearray(file.read(size))
                 _set_times(moov, 0, len(moov), seconds)
                 file.seek(at)
                 file.write(moov)
-                return
-            at += size
+            return
 
 
 def _set_times(data: bytearray, start: int, end: int, seconds: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from stylize.errors import InputError
 from stylize.media.ffmpeg import open_media
 from stylize.media.formats import READ_SUFFIXES
-from stylize.media.video.boxes import spherical_boxes
+from stylize.media.video.boxes import file_boxes, spherical_boxes
 from stylize.media.video.clock import MAY_JUMP, read_clock
 
 __all__ = ["ColorInfo", "StreamInfo", "VideoInfo", "probe_video"]
@@ -204,22 +204,9 @@ def _cannot_open(path: Path, error: Exception) -> str:
 
 
 def _has_moov(path: Path) -> bool:
-    """Whether an ISO media file has its top-level index box, by walking the boxes (ISO/IEC 14496-12, 4.2)."""
-    size = path.stat().st_size
-    at = 0
-    with path.open("rb") as file:
-        while at + 8 <= size:
-            file.seek(at)
-            length, name = struct.unpack(">I4s", file.read(8))
-            if name == b"moov":
-                return bool(at + length <= size)
-            if length == 1:
-                extended = file.read(8)
-                length = int.from_bytes(extended, "big") if len(extended) == 8 else 0
-            if length < 8:
-                return False
-            at += length
-    return False
+    """Whether an ISO media file has its top-level index box, whole."""
+    length = path.stat().st_size
+    return next((at + size <= length for at, size, name in file_boxes(path) if name == b"moov"), False)
 
 
 def _describe(path: Path, container: Any) -> VideoInfo:
