@@ -81,7 +81,7 @@ class Builder:
     def machine(self, device: CudaDevice | None) -> Machine:
         """What is built for: an entered GPU, or, with TensorRT-RTX, all of them."""
         if self.config.runtime == "rtx":
-            return rtx.every_machine(self.config.precision)
+            return rtx.made_for(self.config.precision, device)
         assert device is not None, "a plan of TensorRT belongs to a GPU"
         return tensorrt_api.machine(device)
 

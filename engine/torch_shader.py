@@ -5,6 +5,7 @@ Everything is float32.  Tensors are NCHW; colours are in 0..1.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from engine.conditions import MAP_STRIDE
@@ -44,7 +45,9 @@ def fields_planes(x: Tensor, layout: Tensor, tone: Tensor) -> Tensor:
     luma = (LUMA[0] * r + LUMA[1] * g + LUMA[2] * b)[:, None] / 2 + 0.5
     knots = tone[:, :, None, None]
     ramps = ((luma - knots[:, :4]) / (knots[:, 1:5] - knots[:, :4])).clamp(0, 1)
-    land = (ramps * ramps.new_tensor(TONES).diff()[:, None, None]).sum(1, keepdim=True)
+    # Numbers and slices only: what is made on the CPU cannot be copied while a CUDA graph is recorded.
+    rises = (high - low for low, high in itertools.pairwise(TONES))
+    land = sum((ramps[:, i : i + 1] * rise for i, rise in enumerate(rises)), torch.zeros_like(luma))
     sky = ((luma - knots[:, 5:6]) / (knots[:, 6:] - knots[:, 5:6])).clamp(-0.2, 1.2)
     return torch.cat([x, land, sky, layout], 1)
 
@@ -54,7 +57,7 @@ def add_planes(residual: Tensor, planes: Tensor, stride: int) -> Tensor:
     import torch
     import torch.nn.functional as F
 
-    kept = planes[:, list(RESIDUALS)]
+    kept = torch.cat([planes[:, i : i + 1] for i in RESIDUALS], 1)
     return torch.add(residual, F.avg_pool2d(kept, stride) if stride > 1 else kept)
 
 

@@ -57,7 +57,8 @@ def peaks(gpu: int) -> dict[str, float] | None:
 
 def in_own_process(case: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
     """Exit code and answer of `gpu_row.py`."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+    paths = [str(HERE.parent), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, str(HERE / "gpu_row.py"), json.dumps(case)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
     lines = done.stdout.splitlines()

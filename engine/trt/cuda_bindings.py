@@ -109,7 +109,7 @@ class Device:
     def name(self) -> str:
         """As nvidia-smi has it."""
         name: bytes = _call(driver.cuDeviceGetName, 256, self._device)
-        return name.rstrip(b"\0").decode()
+        return name.partition(b"\0")[0].decode()  # what follows is filled up with spaces
 
     def compute_capability(self) -> tuple[int, int]:
         """Major and minor number."""

@@ -12,7 +12,7 @@ CUresult cuInit(unsigned f){return 0;}
 CUresult cuDriverGetVersion(int*v){*v=13000;return 0;}
 CUresult cuDeviceGetCount(int*c){*c=1;return 0;}
 CUresult cuDeviceGet(CUdevice*d,int i){*d=i;return 0;}
-CUresult cuDeviceGetName(char*n,int l,CUdevice d){strncpy(n,"NVIDIA Fake",l);return 0;}
+CUresult cuDeviceGetName(char*n,int l,CUdevice d){strcpy(n,"NVIDIA Fake");return 0;}
 CUresult cuDeviceComputeCapability(int*a,int*b,CUdevice d){*a=8;*b=9;return 0;}
 CUresult cuDeviceGetAttribute(int*v,CUdevice_attribute a,CUdevice d){
  if(a==CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)*v=8;else if(a==CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)*v=9;
