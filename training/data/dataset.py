@@ -83,6 +83,9 @@ class PhotoArtDataset:
         self.art, palettes = list(measured), list(measured.values())
         self.looks = LookPalettes(palettes, config.looks) if palettes else None
         self.look_of_art = [config.looks.index(self.looks.of_art(p)) for p in palettes] if self.looks else []
+        warm = config.warmup_steps > 0 and config.warmup == "pairs"
+        self.paired = self.looks is not None and (warm or config.lambda_pair > 0 or config.lambda_detail > 0)
+        """Whether anything looks at the pseudo-pairs, whose flat shapes take about a second a photo."""
         # `auto` paints every photo in other colours: it has the most to learn.
         weights = np.array([3.0 if name == AUTO else 1.0 for name in config.looks])
         self.shares = weights / weights.sum()
@@ -164,7 +167,7 @@ class PhotoArtDataset:
         look = int(rng.choice(len(self.config.looks), p=self.shares))
         windows = self._windows(rng, photo.data.shape)
         pairs: list[U8] = []
-        if self.looks is not None:
+        if self.looks is not None and self.paired:
             name = self.config.looks[look]
             pairs = [self.looks.paint(window.cut(photo.flat), name, photo.rank) for window in windows]
         return [window.cut(photo.data) for window in windows], pairs, look
@@ -189,7 +192,7 @@ class PhotoArtDataset:
             return kept
         if path in self._unreadable or (data := self._read(path)) is None:
             return None
-        flat = self.flat(path, data) if self.looks is not None else data
+        flat = self.flat(path, data) if self.paired else data
         photo = _Photo(data, flat, ToneRank.of(flat))
         if self._room > 0:
             self._room -= data.nbytes + flat.nbytes
@@ -219,7 +222,7 @@ class PhotoArtDataset:
 
 @dataclass(frozen=True)
 class _Photo:
-    """A photo, flattened (itself under a teacher), and the order of its tones."""
+    """A photo, flattened (itself where nothing looks at pairs), and the order of its tones."""
 
     data: U8
     flat: U8

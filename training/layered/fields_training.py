@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,20 +18,16 @@ from training.errors import CheckpointError
 from training.files import save_tensors
 from training.generator.config import LayersConfig
 from training.generator.layered_networks import FieldsNet
+from training.layered.adversary import Adversary
+from training.layered.crops import FieldsExample, Photos
+from training.layered.replayed import Replayed
 
-__all__ = ["FieldsExample", "FieldsTrainer", "fields_loss"]
+__all__ = ["FieldsTrainer", "fields_loss"]
 
 log = logging.getLogger(__name__)
 
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
-
-CROP = 192
-"""Side of the crops, in pixels of what the network sees."""
 BATCH = 8
 LEARNING_RATE = 2e-3
-SCALES = (-0.4, 0.75)
-"""Natural logarithm of how much larger or smaller a crop is than in the photo."""
 WEIGHTS = (1.5, 1.0, 1.5)
 """Of sky, depth and tone."""
 SURPRISE_WEIGHT = 3.0
@@ -48,20 +41,6 @@ STEP_WEIGHT = 0.5
 TONE_LEVELS = 3
 SAVE_EVERY = 300.0
 """Seconds between two checkpoints."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FieldsExample:
-    """A photo, what the layout network says of it, and what the teacher makes of it."""
-
-    image: U8
-    """RGB ``(H, W, 3)``."""
-    layout: U8
-    """Sky and depth at stride 8, times 255, ``(H / 8, W / 8, 2)``."""
-    tone: F32
-    """The vector `tone` of `engine.layout`."""
-    fields: U8
-    """The teacher's fields times 255, ``(H, W, 4)``."""
 
 
 def fields_loss(found: Tensor, wanted: Tensor, guess: Tensor) -> Tensor:
@@ -106,19 +85,34 @@ class FieldsTrainer:
         config: what is trained; of a checkpoint that is there already, the same.
         examples: photos with the teacher's fields.
         checkpoint: file that is written every five minutes and at the end, beside and renamed.
+        device: where it is trained; on CUDA in bf16, by a CUDA graph.
+        batch: crops of a step.
+        adversary: a judge of the painted fields, or none.
     """
 
-    def __init__(self, config: LayersConfig, examples: Sequence[FieldsExample], checkpoint: Path) -> None:
-        if not examples:
-            raise ValueError("no example to train on: label some photos first")
-        self.config, self.examples, self.checkpoint = config, examples, checkpoint
-        self.net = FieldsNet(config)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
+    def __init__(
+        self,
+        config: LayersConfig,
+        examples: Sequence[FieldsExample],
+        checkpoint: Path,
+        *,
+        device: torch.device | None = None,
+        batch: int = BATCH,
+        adversary: Adversary | None = None,
+    ) -> None:
+        self.config, self.checkpoint, self.batch, self.adversary = config, checkpoint, batch, adversary
+        self.device = device or torch.device("cpu")
+        self.photos = Photos(examples, self.device)
+        self.net = FieldsNet(config).to(self.device)
+        self.rate = torch.tensor(LEARNING_RATE, device=self.device)
+        replays = self.device.type == "cuda" and adversary is None
+        self.optimizer = torch.optim.Adam(self.net.parameters(), self.rate, betas=(0.9, 0.99), capturable=self.device.type == "cuda")
         self.mean = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.step = 0
         if checkpoint.is_file():
-            self._restore(torch.load(checkpoint, weights_only=True))
+            self._restore(torch.load(checkpoint, weights_only=True, map_location=self.device))
         self.draw = np.random.default_rng(self.step)
+        self._update = Replayed(self._learn, self.device) if replays else self._learn_eagerly
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state["config"] != self.config.to_dict():
@@ -126,8 +120,13 @@ class FieldsTrainer:
                 f"{self.checkpoint} is of another network ({state['config']}): give another folder, or the same options"
             )
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]  # those of another device may differ
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate  # loading makes a copy
         self.mean, self.step = state["mean"], state["step"]
+        if self.adversary is not None and "adversary" in state:
+            self.adversary.restore(state["adversary"])
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -135,75 +134,61 @@ class FieldsTrainer:
             "config": self.config.to_dict(),
             "net": self.net.state_dict(),
             "mean": self.mean,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": {"state": self.optimizer.state_dict()["state"]},
             "step": self.step,
         }
-        save_tensors(self.checkpoint, state)
+        save_tensors(self.checkpoint, state | ({"adversary": self.adversary.state()} if self.adversary else {}))
 
     def run(self, seconds: float) -> None:
         """Train for so long; the learning rate falls towards the end."""
         started = saved = time.monotonic()
-        total, count = 0.0, 0
+        losses: list[Tensor] = []
         try:
             while (done := (time.monotonic() - started) / seconds) < 1:
-                rate = LEARNING_RATE * min(1.0, (self.step + 1) / 100, max(0.03, 2.2 * (1 - done)))
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                total, count = total + self.train_step(), count + 1
-                if count == 200:
-                    log.info("fields: step %d, loss %.4f", self.step, total / count)
-                    total, count = 0.0, 0
+                self.rate.fill_(LEARNING_RATE * min(1.0, (self.step + 1) / 100, max(0.03, 2.2 * (1 - done))))
+                losses.append(self.train_step().clone())
+                if len(losses) == 200:
+                    log.info("fields: step %d, loss %.4f", self.step, float(torch.stack(losses).mean()))
+                    losses.clear()
                 if time.monotonic() - saved > SAVE_EVERY:
                     self.save()
                     saved = time.monotonic()
         finally:  # after Ctrl-C as well
             self.save()
 
-    def train_step(self) -> float:
-        """One update; its loss."""
-        images, layouts, tones, fields = self._batch()
-        pool, factor = self.config.pool, self.config.pool * self.config.stride // 2
-        images, layouts = (F.avg_pool2d(x, pool) if pool > 1 else x for x in (images, layouts))
-        wanted = F.avg_pool2d(fields, factor) if factor > 1 else fields
-        planes, fine = fields_planes(images, layouts, tones), self.config.stride // 2
-        guess = F.avg_pool2d(planes[:, 5:6], fine) if fine > 1 else planes[:, 5:6]
-        loss = fields_loss(self.net(planes), wanted, guess)
+    def train_step(self) -> Tensor:
+        """One update; its loss, of which the next call may take the memory."""
+        keep = min(0.999, (self.step + 1) / (self.step + 51))
+        loss = self._update(*self.photos.draw(self.draw, self.batch), torch.tensor(1 - keep))
+        self.step += 1
+        return loss
+
+    def _learn_eagerly(self, *inputs: Tensor) -> Tensor:
+        return self._learn(*(value.to(self.device) for value in inputs))
+
+    def _learn(self, chosen: Tensor, boxes: Tensor, light: Tensor, change: Tensor) -> Tensor:
+        """The update of a draw of `Photos`; `change` is how far the mean of the weights follows them."""
+        pairs = self.photos.pairs(chosen, boxes, light)
+        pool, fine = self.config.pool, self.config.stride // 2
+        images, layouts = (F.avg_pool2d(x, pool) if pool > 1 else x for x in (pairs.images, pairs.layouts))
+        planes = fields_planes(images, layouts[:, :2], pairs.tones)
+        guess = F.avg_pool2d(layouts, fine) if fine > 1 else layouts
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            found = self.net(planes).float()
+        wanted = F.avg_pool2d(pairs.fields, pool * fine) if pool * fine > 1 else pairs.fields
+        loss = fields_loss(found, wanted, guess[:, :1])
+        judged = None
+        total = loss
+        if self.adversary is not None:
+            gan, judged = self.adversary.losses(found, guess, pool * fine, self.draw)
+            total = loss + self.adversary.weight(loss, gan, self.net.leave.weight).detach() * gan
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
         self.optimizer.step()
-        self.step += 1
-        keep = min(0.999, self.step / (self.step + 50))
+        if self.adversary is not None and judged is not None:
+            self.adversary.learn(judged)
         with torch.no_grad():
             for name, value in self.net.state_dict().items():
-                self.mean[name].lerp_(value, 1 - keep)
-        return float(loss.detach())
-
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Crops: images in -1..1, layouts and fields in 0..1, and the tone vectors of their photos."""
-        chosen = [self.examples[i] for i in self.draw.integers(len(self.examples), size=BATCH)]
-        crops = [self._crop(example) for example in chosen]
-        images, layouts, fields = (
-            torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2).float() / 255 for part in zip(*crops, strict=True)
-        )
-        tones = torch.from_numpy(np.stack([example.tone for example in chosen]))
-        if self.draw.random() < 0.5:  # the same place in another light: the tones follow
-            gamma = torch.from_numpy(np.exp(self.draw.uniform(-0.25, 0.25, (BATCH, 1))).astype(np.float32))
-            images, tones = images.clamp(1e-4, 1) ** gamma[..., None, None], tones.clamp(1e-4, 1) ** gamma
-        if self.draw.random() < 0.3:
-            images = images + torch.randn_like(images) * float(self.draw.uniform(0, 0.025))
-        return images * 2 - 1, layouts, tones, fields
-
-    def _crop(self, example: FieldsExample) -> tuple[U8, U8, U8]:
-        height, width = example.image.shape[:2]
-        side = int(min(height, width, max(96, CROP / np.exp(self.draw.uniform(*SCALES)))))
-        top, left = (int(self.draw.integers(n - side + 1)) for n in (height, width))
-        method = cv2.INTER_AREA if side > CROP else cv2.INTER_CUBIC
-        layout = cv2.resize(example.layout, (width, height), interpolation=cv2.INTER_LINEAR)
-        flip = self.draw.random() < 0.5
-        parts: list[U8] = []
-        for whole in (example.image, layout, example.fields):
-            part = np.ascontiguousarray(whole[top : top + side, left : left + side])
-            part = np.asarray(cv2.resize(part, (CROP, CROP), interpolation=method), np.uint8)
-            parts.append(np.asarray(np.ascontiguousarray(part[:, ::-1] if flip else part), np.uint8))
-        return parts[0], parts[1], parts[2]
+                self.mean[name].lerp_(value, change)
+        return loss.detach()

@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 import torch
 
-from engine.conditions import Conditions
+from engine.conditions import MAP_STRIDE, Conditions
 from engine.layout import complete
 from training.files import save_tensors
 from training.generator.checkpoint import save_generator
 from training.generator.config import LayersConfig
 from training.generator.layered_networks import LayoutNet, checkpoint_weights
-from training.layered.fields_training import FieldsExample, FieldsTrainer
+from training.layered.crops import FieldsExample
+from training.layered.fields_training import FieldsTrainer
 from training.teacher.labels import VIEW_SIDE, Labels, label_photos, scaled
 from training.teacher.layout_training import fit_features, train_head
 
@@ -76,7 +77,8 @@ class LayersRun:
         view = scaled(image, VIEW_SIDE, 32)
         seen = layout.head(self.labels.features(photo)[None].float())[0]
         found = torch.stack([torch.sigmoid(seen[0]), seen[1].clamp(0, 1)]).numpy()
-        tone = complete(view, Conditions(vectors={}, maps={"layout": found})).vectors["tone"]
-        small = cv2.resize(found.transpose(1, 2, 0), (width // 8, height // 8), interpolation=cv2.INTER_LINEAR)
-        cells = np.asarray(small * 255 + 0.5, np.uint8)
-        return FieldsExample(image=image, layout=cells, tone=tone, fields=self.labels.fields(photo))
+        whole = complete(view, Conditions(vectors={}, maps={"layout": found}))
+        size = width // MAP_STRIDE, height // MAP_STRIDE
+        cells = cv2.resize(whole.maps["layout"].transpose(1, 2, 0), size, interpolation=cv2.INTER_LINEAR)
+        layout = np.asarray(cells * 255 + 0.5, np.uint8)
+        return FieldsExample(image=image, layout=layout, tone=whole.vectors["tone"], fields=self.labels.fields(photo))
