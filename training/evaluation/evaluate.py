@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from training.data.contact_sheet import contact_sheet
@@ -29,10 +30,12 @@ from training.evaluation.judge import (
     read_at,
     score_clips,
 )
+from training.evaluation.layered import layered_looks, layered_method
 from training.evaluation.metrics import PATCHES
 from training.evaluation.report import table, targets, write_json
 from training.files import write_file
-from training.generator.checkpoint import load_generator
+from training.generator.checkpoint import load_any_generator
+from training.generator.layered_networks import LayeredGenerator
 from training.generator.networks import LightGenerator, ResnetGenerator
 from training.look_names import ANCHORS, AUTO
 
@@ -41,7 +44,7 @@ __all__ = ["EvaluateConfig", "evaluate_checkpoints", "picture_names"]
 EACH = "each"
 PSEUDO_PAIRS = "pseudo-pairs"
 
-Generator = ResnetGenerator | LightGenerator
+Generator = ResnetGenerator | LightGenerator | LayeredGenerator
 Echo = Callable[[str], object]
 
 
@@ -94,7 +97,7 @@ def evaluate_checkpoints(config: EvaluateConfig, *, echo: Echo) -> dict[str, Sco
     finished = {name: _finished(c, names, photos) for name, c in candidates.items() if isinstance(c, Path)}
     nets = {name: c for name, c in candidates.items() if not isinstance(c, Path)}
     generators = {
-        n: [generator_method(net, look, device) for look in _looks(net, config.look)] for n, net in nets.items()
+        n: [_method(net, look, device) for look in _looks(net, config.look)] for n, net in nets.items()
     }
     out = _output_folder(config)
     art, train_art = _art(config)
@@ -151,7 +154,7 @@ def _candidates(config: EvaluateConfig) -> dict[str, Generator | Path]:
         pictures = checkpoint.is_dir() and not path.exists() and any(_pictures(checkpoint))
         name = checkpoint.name if pictures else path.parent.name if path.name == "generator.safetensors" else path.stem
         name = name if name and name not in found else f"{name or 'generator'}-{len(found)}"
-        found[name] = checkpoint if pictures else load_generator(path)
+        found[name] = checkpoint if pictures else load_any_generator(path)
     if config.blind is not None:
         check_sheets(config.blind, len(found))
     return found
@@ -189,7 +192,16 @@ def _finished(folder: Path, names: Sequence[str], photos: Sequence[U8]) -> list[
 
 def _looks(net: Generator, look: str | None) -> Sequence[str | None]:
     """The looks to judge in turns."""
-    return net.config.looks if look == EACH else [look]
+    if look == EACH:
+        return layered_looks() if isinstance(net, LayeredGenerator) else net.config.looks
+    return [look]
+
+
+def _method(net: Generator, look: str | None, device: torch.device) -> Method:
+    """A generator as a method, in one look; CheckpointError if it has no such look."""
+    if isinstance(net, LayeredGenerator):
+        return layered_method(net, look or net.config.looks[0], device)
+    return generator_method(net, look, device)
 
 
 def _baselines(

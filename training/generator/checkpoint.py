@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ from torch import Tensor
 from training.errors import CheckpointError
 from training.files import write_file
 from training.generator.config import LayersConfig
+from training.generator.layered_networks import LayeredGenerator
 from training.generator.networks import GeneratorConfig, LightGenerator, ResnetGenerator, build_generator
 
-__all__ = ["STATE", "find_state", "load_generator", "load_state", "save_generator", "save_state"]
+__all__ = ["STATE", "find_state", "load_any_generator", "load_generator", "load_state", "save_generator", "save_state"]
 
 FORMAT = "firewatch-generator-1"
 STATE_FORMAT = "firewatch-state-2"
@@ -82,7 +85,27 @@ def save_generator(
 
 
 def load_generator(path: Path) -> ResnetGenerator | LightGenerator:
-    """The generator of a checkpoint, in eval mode; CheckpointError says what does not fit."""
+    """The generator with instance norm of a checkpoint, in eval mode; CheckpointError says what does not fit."""
+    weights, config = _read(path)
+    if config.get("architecture") == "layers":
+        raise CheckpointError(f"{path} paints in layers and has no instance norm: give a generator of another kind")
+    with _fitting(path):
+        net = build_generator(GeneratorConfig.from_dict(config))
+        net.load_state_dict(weights)
+    return net.eval()
+
+
+def load_any_generator(path: Path) -> ResnetGenerator | LightGenerator | LayeredGenerator:
+    """The generator of a checkpoint, whatever its kind, in eval mode; CheckpointError says what does not fit."""
+    weights, config = _read(path)
+    if config.get("architecture") != "layers":
+        return load_generator(path)
+    with _fitting(path):
+        return LayeredGenerator.of_weights(weights, LayersConfig.from_dict(config)).eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and config of a checkpoint."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -93,9 +116,13 @@ def load_generator(path: Path) -> ResnetGenerator | LightGenerator:
         ) from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by train-generator (no {FORMAT} metadata): give another file")
+    with _fitting(path):
+        return weights, dict(json.loads(metadata["config"]))
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
     try:
-        net = build_generator(GeneratorConfig.from_dict(json.loads(metadata["config"])))
-        net.load_state_dict(weights)
+        yield
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit its own architecture: {error}") from error
-    return net.eval()

@@ -9,6 +9,8 @@ writes them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from engine.torch_shader import add_planes, fields_planes
 from training.generator.config import LayersConfig
 from training.generator.trunk import FEATURES, Trunk
 
-__all__ = ["FieldsNet", "LayoutNet", "checkpoint_weights", "fields_planes"]
+__all__ = ["FieldsNet", "LayeredGenerator", "LayoutNet", "checkpoint_weights", "fields_planes"]
 
 SLOPE = 0.2
 """Of the leaky ReLUs."""
@@ -141,6 +143,30 @@ class FieldsNet(nn.Module):
         return add_planes(x, planes, fine)
 
 
+class LayeredGenerator(nn.Module):
+    """Both networks of a checkpoint; how they make a picture is in `training.evaluation.layered`."""
+
+    def __init__(self, config: LayersConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layout, self.fields = LayoutNet(config, pretrained=False), FieldsNet(config)
+
+    @classmethod
+    def of_weights(cls, weights: Mapping[str, Tensor], config: LayersConfig) -> LayeredGenerator:
+        """Inverse of `checkpoint_weights`; KeyError or RuntimeError for weights of another network."""
+        net = cls(config)
+        enter = weights["layout.enter.weight"] / _feature_scales()[None, :, None, None]
+        unit = {f"layout.{name}": getattr(net.layout, name) for name in ("mean", "deviation")}
+        net.load_state_dict({**weights, **unit, "layout.enter.weight": enter})
+        return net
+
+
+def _feature_scales() -> Tensor:
+    """What each feature of the trunk is multiplied with, ``(N_FEATURES,)``."""
+    parts = [torch.full((FEATURES[stride][1],), factor) for stride, factor in FEATURE_SCALES.items()]
+    return torch.cat([*parts, torch.ones(3)])
+
+
 def checkpoint_weights(layout: LayoutNet, fields: FieldsNet) -> dict[str, Tensor]:
     """Weights of both networks as a checkpoint holds them.
 
@@ -149,11 +175,6 @@ def checkpoint_weights(layout: LayoutNet, fields: FieldsNet) -> dict[str, Tensor
     state = {f"layout.{name}": value for name, value in layout.state_dict().items()}
     mean, deviation = state.pop("layout.mean"), state.pop("layout.deviation")
     weight = state["layout.enter.weight"]
-    scale = torch.ones_like(deviation)
-    start = 0
-    for stride, factor in FEATURE_SCALES.items():
-        scale[start : start + FEATURES[stride][1]] = factor
-        start += FEATURES[stride][1]
     state["layout.enter.bias"] = state["layout.enter.bias"] - weight[:, :, 0, 0] @ (mean / deviation)
-    state["layout.enter.weight"] = weight * (scale / deviation)[None, :, None, None]
+    state["layout.enter.weight"] = weight * (_feature_scales() / deviation)[None, :, None, None]
     return state | {f"fields.{name}": value for name, value in fields.state_dict().items()}

@@ -60,7 +60,7 @@ class Adversary:
         chosen = rng.integers(len(self.sizes), size=count)
         boxes = np.array([drawn_box(rng, self.sizes[i], self.art.side) for i in chosen], np.float32)
         numbers = torch.from_numpy(chosen).to(self.device)
-        real = self.art.cut(numbers, torch.from_numpy(boxes).to(self.device)) * 2 - 1
+        real = self.art.cut(numbers, torch.from_numpy(boxes).to(self.device), 0) * 2 - 1
         sky_lut, land_lut, controls = (table.index_select(0, numbers) for table in self.palettes)
         place = sky_place(layouts[:, 2:3], layouts[:, 3:4], controls, sky_lut.shape[3])
         fake = shade(fields, place, sky_lut, land_lut, controls, factor, SOFTNESS) * 2 - 1

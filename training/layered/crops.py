@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ CROP = 192
 """Side of the crops in pixels."""
 SCALES = (-0.4, 0.75)
 """Natural logarithm of how much larger or smaller a crop is than in the picture."""
-LEAST = 96
-"""Pixels of the picture that a crop shows at least."""
+LEAST, LARGEST = 96, round(CROP * math.exp(0.4))
+"""Pixels of the picture that a crop shows at least and at most, along a side."""
 RELIT, LIGHTS = 0.5, 0.25
 """Share of the crops that are seen in another light, and how far the logarithm of its gamma goes."""
 NOISY, NOISE = 0.3, 0.025
@@ -74,21 +75,37 @@ class Canvases:
             more = [(0, self.side - n) for n in picture.shape[:2]]
             place.copy_(torch.from_numpy(np.pad(picture, (*more, (0, 0)), mode="edge").transpose(2, 0, 1)))
 
-    def cut(self, chosen: Tensor, boxes: Tensor, mode: str = "bicubic") -> Tensor:
+    def cut(self, chosen: Tensor, boxes: Tensor, soft: int) -> Tensor:
         """Squares as `boxes` gives them, resized to `CROP`, ``(N, C, CROP, CROP)`` in 0..1.
 
         Args:
             chosen: numbers of the pictures ``(N,)``.
-            boxes: top, left and side as shares of `side`, and whether it is mirrored (1) or not (0), ``(N, 4)``.
-            mode: interpolation.
+            boxes: top, left and side as shares of `side`, and whether it is mirrored (1) or not (0), ``(N, 4)``; no
+                side is larger than `LARGEST` pixels.
+            soft: the last channels, so many, are interpolated linearly, those before cubically.
         """
+        room = min(self.side, LARGEST + 4)  # what may be seen, with two pixels around for the interpolation
+        corners = (boxes[:, :2] * self.side - 2).long().clamp(0, self.side - room)
+        steps, channels = torch.arange(room, device=boxes.device), torch.arange(self.pixels.shape[1], device=boxes.device)
+        rows, columns = (corners[:, i : i + 1] + steps for i in (0, 1))
+        part = self.pixels[
+            chosen[:, None, None, None], channels[None, :, None, None], rows[:, None, :, None], columns[:, None, None]
+        ]
         place = (torch.arange(CROP, device=boxes.device) + 0.5) / CROP
-        top, left, side, mirrored = boxes[:, :, None].unbind(1)
+        side, mirrored = boxes[:, 2:3], boxes[:, 3:]
         across = place + mirrored * (1 - 2 * place)
-        y, x = ((top + side * place) * 2 - 1)[:, :, None], ((left + side * across) * 2 - 1)[:, None]
-        grid = torch.stack([x.expand(-1, CROP, -1), y.expand(-1, -1, CROP)], -1)
-        whole = self.pixels.index_select(0, chosen).float() / 255
-        return F.grid_sample(whole, grid, mode=mode, padding_mode="border", align_corners=False).clamp(0, 1)
+        starts = boxes[:, :2] - corners / self.side
+        y, x = (
+            (starts[:, i : i + 1] + side * along) * (2 * self.side / room) - 1 for i, along in enumerate((place, across))
+        )
+        grid = torch.stack([x[:, None].expand(-1, CROP, -1), y[:, :, None].expand(-1, -1, CROP)], -1)
+        values, sharp = part.float() / 255, part.shape[1] - soft
+        parts = [
+            F.grid_sample(group, grid, mode=mode, padding_mode="border", align_corners=False)
+            for group, mode in ((values[:, :sharp], "bicubic"), (values[:, sharp:], "bilinear"))
+            if group.shape[1]
+        ]
+        return torch.cat(parts, 1).clamp(0, 1)
 
 
 class Photos:
@@ -117,17 +134,17 @@ class Photos:
 
     def pairs(self, chosen: Tensor, boxes: Tensor, light: Tensor) -> Pairs:
         """The batch of a draw, whose tensors are on the device; in another light the tones follow."""
-        cut, gamma, noise = self.canvases.cut(chosen, boxes), light[:, :1], light[:, 1:]
+        cut, gamma, noise = self.canvases.cut(chosen, boxes, 4), light[:, :1], light[:, 1:]
         images = cut[:, :3].clamp(min=1e-4) ** gamma[..., None, None]
         images = images + torch.randn_like(images) * noise[..., None, None]
         tones = self.tones.index_select(0, chosen).clamp(1e-4, 1) ** gamma
-        layouts = self.cells.cut(chosen, boxes, "bilinear")
+        layouts = self.cells.cut(chosen, boxes, 4)
         return Pairs(images=images * 2 - 1, layouts=layouts, tones=tones, fields=cut[:, 3:])
 
 
 def drawn_box(rng: np.random.Generator, size: tuple[int, ...], whole: int) -> tuple[float, float, float, float]:
     """A random square of a picture ``(H, W)``, for `Canvases.cut` with canvases of side `whole`."""
-    side = min(*size, max(LEAST, int(CROP / np.exp(rng.uniform(*SCALES)))))
+    side = min(*size, LARGEST, max(LEAST, int(CROP / np.exp(rng.uniform(*SCALES)))))
     top, left = (int(rng.integers(n - side + 1)) for n in size)
     return top / whole, left / whole, side / whole, float(rng.random() < 0.5)
 
