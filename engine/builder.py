@@ -81,7 +81,7 @@ class Builder:
     def machine(self, device: CudaDevice | None) -> Machine:
         """What is built for: an entered GPU, or, with TensorRT-RTX, all of them."""
         if self.config.runtime == "rtx":
-            return rtx.made_for(self.config.precision, device)
+            return rtx.every_machine(self.config.precision)
         assert device is not None, "a plan of TensorRT belongs to a GPU"
         return tensorrt_api.machine(device)
 
@@ -92,6 +92,8 @@ class Builder:
         with ExitStack() as stack:
             try:
                 device: CudaDevice | None = stack.enter_context(CudaDevice(self.gpu))
+                if self.config.runtime == "rtx":
+                    rtx.check_supported(device)
             except BackendError as error:
                 if self.config.runtime != "rtx":
                     raise

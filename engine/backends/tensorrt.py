@@ -87,6 +87,8 @@ class TensorRtBackend:
         with ExitStack() as stack:
             tensorrt_api.load(self.runtime)
             self._device = stack.enter_context(CudaDevice(gpu_number(self.options.device)))
+            if self.runtime == "rtx":
+                rtx.check_supported(self._device)
             stack.callback(self._free)
             # Kernels of TensorRT-RTX are specialised for the shapes at hand in any case.
             self._open(self.options.frame if self.runtime == "tensorrt" else None)

@@ -10,40 +10,55 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from engine.errors import BackendError
 from engine.files import new_file
 from engine.trt import api as tensorrt_api
 from engine.trt.api import Machine
 from engine.trt.cuda import CudaDevice
 
-__all__ = ["TARGETS", "RuntimeCache", "capabilities", "execution_context", "made_for", "set_targets"]
+__all__ = [
+    "TARGETS",
+    "RuntimeCache",
+    "capabilities",
+    "check_supported",
+    "every_machine",
+    "execution_context",
+    "set_targets",
+]
 
 log = logging.getLogger(__name__)
 
 TARGETS = ("7.5", "8.0", "8.6", "8.9", "12.0")
-"""Compute capabilities of a portable plan, Turing to Blackwell.  The data-centre chips 9.0 and 10.0 are TensorRT's."""
+"""Compute capabilities of a portable plan, Turing to Blackwell.  TensorRT-RTX refuses the data-centre chip
+9.0 (tried on an H100) and has no name for 10.0: both are TensorRT's."""
 
 
 def capabilities(precision: str) -> tuple[str, ...]:
-    """Compute capabilities that a portable plan in a precision is built for: Turing has no bf16."""
+    """Compute capabilities that a plan in a precision is built for: Turing has no bf16."""
     return tuple(target for target in TARGETS if precision != "bf16" or target != "7.5")
 
 
-def made_for(precision: str, device: CudaDevice | None) -> Machine:
-    """What a plan in a precision is made for: every GPU of `TARGETS`, or the one of this machine that is none of them."""
-    if device is not None and device.capability not in TARGETS:
-        return tensorrt_api.machine(device, "rtx")
+def check_supported(device: CudaDevice) -> None:
+    """BackendError for a GPU that TensorRT-RTX does not run on."""
+    if device.capability not in TARGETS:
+        raise BackendError(
+            f"TensorRT-RTX does not run on {device.name} (compute capability {device.capability}): "
+            "take --backend tensorrt, or torch"
+        )
+
+
+def every_machine(precision: str) -> Machine:
+    """What a portable plan is made for."""
     version = str(tensorrt_api.load("rtx").__version__)
     return Machine(gpu="any GPU", capability=" ".join(capabilities(precision)), tensorrt=version)
 
 
-def set_targets(settings: Any, machine: Machine) -> None:
-    """Tell a builder's settings the GPUs; where all are of `TARGETS`, none is needed on the machine that builds."""
-    kinds = tensorrt_api.load("rtx").ComputeCapability
-    targets = machine.capability.split()
+def set_targets(settings: Any, targets: tuple[str, ...]) -> None:
+    """Tell a builder's settings the GPUs; no GPU is needed on the machine that builds."""
+    trt = tensorrt_api.load("rtx")
     settings.num_compute_capabilities = len(targets)
     for i, target in enumerate(targets):
-        name = f"SM{target.replace('.', '')}" if target in TARGETS else "CURRENT"
-        settings.set_compute_capability(getattr(kinds, name), i)
+        settings.set_compute_capability(getattr(trt.ComputeCapability, f"SM{target.replace('.', '')}"), i)
 
 
 class RuntimeCache:

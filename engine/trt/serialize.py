@@ -113,7 +113,7 @@ class Serializer:
         if self.config.precision == "fp32":
             settings.clear_flag(trt.BuilderFlag.TF32)
         if self.config.runtime == "rtx":
-            rtx.set_targets(settings, rtx.made_for(self.config.precision, self.device))
+            rtx.set_targets(settings, rtx.capabilities(self.config.precision))
             return settings
         assert self.device is not None, "TensorRT times its kernels on a GPU"
         free, _ = self.device.memory()

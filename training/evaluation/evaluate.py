@@ -96,9 +96,7 @@ def evaluate_checkpoints(config: EvaluateConfig, *, echo: Echo) -> dict[str, Sco
     names = picture_names(files)
     finished = {name: _finished(c, names, photos) for name, c in candidates.items() if isinstance(c, Path)}
     nets = {name: c for name, c in candidates.items() if not isinstance(c, Path)}
-    generators = {
-        n: [_method(net, look, device) for look in _looks(net, config.look)] for n, net in nets.items()
-    }
+    generators = {n: [_method(net, look, device) for look in _looks(net, config.look)] for n, net in nets.items()}
     out = _output_folder(config)
     art, train_art = _art(config)
     methods = _baselines(config, next(iter(nets.values()), None), art, train_art, echo) | generators

@@ -52,7 +52,7 @@ def _painted(net: LayeredGenerator, photo: Image, look: str, device: torch.devic
     vectors = {**seen.vectors, **palette_vectors([(shipped_palettes()[name], share) for name, share in shares.items()])}
     scale = max(1.0, min(2.0, FINE_SIDE / max(height, width)))
     size = round(width * scale), round(height * scale)
-    work = cv2.resize(photo, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else photo
+    work = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else photo, np.uint8)
     padded = _filled_up(work, MAP_STRIDE)
     grid = on_grid(Conditions(vectors={}, maps={"layout": layout}), (size[1], size[0]), padded.shape[:2])
     cells = torch.from_numpy(grid.maps["layout"])[None].to(device)
@@ -67,7 +67,7 @@ def _painted(net: LayeredGenerator, photo: Image, look: str, device: torch.devic
 
 
 def _view(photo: Image) -> Image:
-    """What the layout is read from: sides are multiples of the layout's cells, the longer one is `VIEW_SIDE` at most."""
+    """What the layout is read from: sides are multiples of the layout's cells, the longer at most `VIEW_SIDE`."""
     scale = min(1.0, VIEW_SIDE / max(photo.shape[:2]))
     size = [max(1, round(side * scale / MAP_STRIDE)) * MAP_STRIDE for side in photo.shape[1::-1]]
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC

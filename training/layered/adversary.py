@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.torch_shader import shade, sky_place
 from training.generator.projected import ProjectedDiscriminator
@@ -45,9 +45,7 @@ class Adversary:
         learning = [p for p in self.judge.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(learning, LEARNING_RATE, betas=(0.0, 0.99))
 
-    def losses(
-        self, fields: Tensor, layouts: Tensor, factor: int, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def losses(self, fields: Tensor, layouts: Tensor, factor: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """What the fields are to lower, and the judge's own loss on the same batch.
 
         Args:
@@ -69,10 +67,10 @@ class Adversary:
         on_real, on_fake = self.judge(diff_augment(real, draws[1])), self.judge(diff_augment(fake.detach(), draws[2]))
         return generator, HINGE.discriminator(on_real, on_fake)
 
-    def weight(self, pairs: Tensor, gan: Tensor, layer: nn.Parameter) -> Tensor:
+    def weight(self, pairs: Tensor, gan: Tensor, layer: Tensor) -> Tensor:
         """What the judge's word is multiplied with: `SHARE` of the ratio of the gradients at the last layer."""
         ours, theirs = (torch.autograd.grad(loss, layer, retain_graph=True)[0].norm() for loss in (pairs, gan))
-        return SHARE * ours / (theirs + 1e-6)
+        return torch.as_tensor(SHARE * ours / (theirs + 1e-6)).detach()
 
     def learn(self, loss: Tensor) -> None:
         """One update of the judge."""

@@ -86,7 +86,10 @@ class Canvases:
         """
         room = min(self.side, LARGEST + 4)  # what may be seen, with two pixels around for the interpolation
         corners = (boxes[:, :2] * self.side - 2).long().clamp(0, self.side - room)
-        steps, channels = torch.arange(room, device=boxes.device), torch.arange(self.pixels.shape[1], device=boxes.device)
+        steps, channels = (
+            torch.arange(room, device=boxes.device),
+            torch.arange(self.pixels.shape[1], device=boxes.device),
+        )
         rows, columns = (corners[:, i : i + 1] + steps for i in (0, 1))
         part = self.pixels[
             chosen[:, None, None, None], channels[None, :, None, None], rows[:, None, :, None], columns[:, None, None]
@@ -96,7 +99,8 @@ class Canvases:
         across = place + mirrored * (1 - 2 * place)
         starts = boxes[:, :2] - corners / self.side
         y, x = (
-            (starts[:, i : i + 1] + side * along) * (2 * self.side / room) - 1 for i, along in enumerate((place, across))
+            (starts[:, i : i + 1] + side * along) * (2 * self.side / room) - 1
+            for i, along in enumerate((place, across))
         )
         grid = torch.stack([x[:, None].expand(-1, CROP, -1), y[:, :, None].expand(-1, -1, CROP)], -1)
         values, sharp = part.float() / 255, part.shape[1] - soft

@@ -106,7 +106,9 @@ class FieldsTrainer:
         self.net = FieldsNet(config).to(self.device)
         self.rate = torch.tensor(LEARNING_RATE, device=self.device)
         replays = self.device.type == "cuda" and adversary is None
-        self.optimizer = torch.optim.Adam(self.net.parameters(), self.rate, betas=(0.9, 0.99), capturable=self.device.type == "cuda")
+        self.optimizer = torch.optim.Adam(
+            self.net.parameters(), self.rate, betas=(0.9, 0.99), capturable=self.device.type == "cuda"
+        )
         self.mean = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.step = 0
         if checkpoint.is_file():
@@ -181,7 +183,7 @@ class FieldsTrainer:
         total = loss
         if self.adversary is not None:
             gan, judged = self.adversary.losses(found, guess, pool * fine, self.draw)
-            total = loss + self.adversary.weight(loss, gan, self.net.leave.weight).detach() * gan
+            total = loss + self.adversary.weight(loss, gan, self.net.leave.weight) * gan
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)

@@ -79,6 +79,6 @@ class LayersRun:
         found = torch.stack([torch.sigmoid(seen[0]), seen[1].clamp(0, 1)]).numpy()
         whole = complete(view, Conditions(vectors={}, maps={"layout": found}))
         size = width // MAP_STRIDE, height // MAP_STRIDE
-        cells = cv2.resize(whole.maps["layout"].transpose(1, 2, 0), size, interpolation=cv2.INTER_LINEAR)
-        layout = np.asarray(cells * 255 + 0.5, np.uint8)
-        return FieldsExample(image=image, layout=layout, tone=whole.vectors["tone"], fields=self.labels.fields(photo))
+        small = cv2.resize(whole.maps["layout"].transpose(1, 2, 0), size, interpolation=cv2.INTER_LINEAR)
+        cells = np.asarray(small * 255 + 0.5, np.uint8)
+        return FieldsExample(image=image, layout=cells, tone=whole.vectors["tone"], fields=self.labels.fields(photo))

@@ -114,7 +114,9 @@ def test_a_plan_of_the_other_runtime(folder: Path, cache: PlanCache, built: str,
         open_backend(folder, name=opened, options=BackendOptions(plan=plan)).__enter__()
 
 
-def test_a_gpu_that_it_does_not_support(folder: Path, cache: PlanCache, monkeypatch: Any) -> None:
+def test_a_gpu_that_it_does_not_support(
+    folder: Path, cache: PlanCache, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     import double_cuda
 
     Builder(folder, config(folder), cache=cache).build(output=folder.parent / "portable")
@@ -123,10 +125,13 @@ def test_a_gpu_that_it_does_not_support(folder: Path, cache: PlanCache, monkeypa
     monkeypatch.setattr("engine.choice._why_not_tensorrt", lambda: "left out here")
     reasons = [reason for _, reason in candidates()]
     assert "not tensorrt-rtx: it does not support GPUs of compute capability 9.0" in reasons[-1]
-    with pytest.raises(
-        PlanError, match=r"runs on GPUs of compute capability 7\.5 .*this is NVIDIA Double 4090 \(9\.0\)"
-    ):
-        open_backend(folder, name="tensorrt-rtx", options=BackendOptions(plan=folder.parent / "portable")).__enter__()
+    message = r"TensorRT-RTX does not run on NVIDIA Double 4090 \(compute capability 9\.0\): take --backend tensorrt"
+    for plan in (None, folder.parent / "portable"):  # none is built for nothing
+        with pytest.raises(BackendError, match=message):
+            open_backend(folder, name="tensorrt-rtx", options=BackendOptions(plan=plan)).__enter__()
+    caplog.clear()
+    _, record = Builder(folder, config(folder, optimization_level=1), cache=cache).build()  # for other machines
+    assert record.psnr is None and "checked on none: TensorRT-RTX does not run on" in caplog.text
 
 
 def test_auto_takes_tensorrt_first(folder: Path, monkeypatch: Any) -> None:
