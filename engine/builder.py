@@ -91,9 +91,10 @@ class Builder:
         tensorrt_api.load(self.config.runtime)
         with ExitStack() as stack:
             try:
-                device: CudaDevice | None = stack.enter_context(CudaDevice(self.gpu))
+                gpu = stack.enter_context(CudaDevice(self.gpu))
                 if self.config.runtime == "rtx":
-                    rtx.check_supported(device)
+                    rtx.check_supported(gpu)
+                device: CudaDevice | None = gpu
             except BackendError as error:
                 if self.config.runtime != "rtx":
                     raise

@@ -274,9 +274,19 @@ def _distillation(teacher: Path, looks: tuple[str, ...], options: dict[str, Any]
     "--pool", default="1", show_default=True, type=click.Choice(["1", "2"]), help="What it shrinks pictures by."
 )
 @click.option("--stride", default="4", show_default=True, type=click.Choice(["2", "4"]), help="Its pixel unshuffle.")
+@click.option(
+    "--layout-minutes", default=0.0, show_default=True, type=FiniteRange(0),
+    help="Train all of the layout network, its trunk included, for so long; a few minutes on a GPU.",
+)  # fmt: skip
+@click.option("--art", type=FOLDER, help="Art for a projected discriminator (Sauer et al. 2021).  [default: none]")
+@click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Crops in a step; a GPU takes 32.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
 @click.option("--threads", default=0, show_default=True, type=click.IntRange(0), help="CPU threads; 0: all.")
 @one_line_errors
-def layers(photos: Path, out: Path, minutes: float, corrections: Path | None, threads: int, **network: Any) -> None:
+def layers(
+    photos: Path, out: Path, minutes: float, corrections: Path | None, layout_minutes: float, art: Path | None,
+    batch: int, device: str, threads: int, **network: Any,
+) -> None:  # fmt: skip
     """Train a generator that paints in layers: label the photos, then learn their layout and fields.
 
     \b
@@ -286,6 +296,7 @@ def layers(photos: Path, out: Path, minutes: float, corrections: Path | None, th
     import torch
 
     from training.data.image_io import image_files
+    from training.devices import pick_device
     from training.generator.config import LayersConfig
     from training.layered.run import LayersRun
     from training.teacher.corrections import load_corrections
@@ -301,7 +312,11 @@ def layers(photos: Path, out: Path, minutes: float, corrections: Path | None, th
     )
     sizes: dict[str, Any] = {name: int(value) for name, value in network.items()}
     config = LayersConfig(**sizes)
-    path = LayersRun(labels=labels, folder=out, config=config).train(60 * minutes)
+    run = LayersRun(
+        labels=labels, folder=out, config=config, layout_seconds=60 * layout_minutes, device=pick_device(device),
+        batch=batch, art=image_files(art) if art else (),
+    )  # fmt: skip
+    path = run.train(60 * minutes)
     click.echo(f"done: {path} (make a model of it: train-generator export {out} --out my-look)")
 
 

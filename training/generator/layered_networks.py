@@ -52,9 +52,9 @@ class LayoutNet(nn.Module):
         )
         self.leave = nn.Conv2d(config.head, 2, 1)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, *, frozen: bool = True) -> Tensor:
         """The trunk's features and the colours at stride 8, ``(N, N_FEATURES, H/8, W/8)``, not yet standardised."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             fine, middle, coarse = self.trunk(x)
         size = middle.shape[2:]
         resized = (

@@ -75,16 +75,17 @@ class Canvases:
             more = [(0, self.side - n) for n in picture.shape[:2]]
             place.copy_(torch.from_numpy(np.pad(picture, (*more, (0, 0)), mode="edge").transpose(2, 0, 1)))
 
-    def cut(self, chosen: Tensor, boxes: Tensor, soft: int) -> Tensor:
-        """Squares as `boxes` gives them, resized to `CROP`, ``(N, C, CROP, CROP)`` in 0..1.
+    def cut(self, chosen: Tensor, boxes: Tensor, soft: int, *, size: int = CROP, largest: int = LARGEST) -> Tensor:
+        """Squares as `boxes` gives them, resized to `size`, ``(N, C, size, size)`` in 0..1.
 
         Args:
             chosen: numbers of the pictures ``(N,)``.
-            boxes: top, left and side as shares of `side`, and whether it is mirrored (1) or not (0), ``(N, 4)``; no
-                side is larger than `LARGEST` pixels.
+            boxes: top, left and side as shares of `side`, and whether it is mirrored (1) or not (0), ``(N, 4)``.
             soft: the last channels, so many, are interpolated linearly, those before cubically.
+            size: side of the result.
+            largest: pixels that no square is larger than.
         """
-        room = min(self.side, LARGEST + 4)  # what may be seen, with two pixels around for the interpolation
+        room = min(self.side, largest + 4)  # what may be seen, with two pixels around for the interpolation
         corners = (boxes[:, :2] * self.side - 2).long().clamp(0, self.side - room)
         steps, channels = (
             torch.arange(room, device=boxes.device),
@@ -94,7 +95,7 @@ class Canvases:
         part = self.pixels[
             chosen[:, None, None, None], channels[None, :, None, None], rows[:, None, :, None], columns[:, None, None]
         ]
-        place = (torch.arange(CROP, device=boxes.device) + 0.5) / CROP
+        place = (torch.arange(size, device=boxes.device) + 0.5) / size
         side, mirrored = boxes[:, 2:3], boxes[:, 3:]
         across = place + mirrored * (1 - 2 * place)
         starts = boxes[:, :2] - corners / self.side
@@ -102,7 +103,7 @@ class Canvases:
             (starts[:, i : i + 1] + side * along) * (2 * self.side / room) - 1
             for i, along in enumerate((place, across))
         )
-        grid = torch.stack([x[:, None].expand(-1, CROP, -1), y[:, :, None].expand(-1, -1, CROP)], -1)
+        grid = torch.stack([x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], -1)
         values, sharp = part.float() / 255, part.shape[1] - soft
         parts = [
             F.grid_sample(group, grid, mode=mode, padding_mode="border", align_corners=False)
