@@ -71,6 +71,7 @@ setup(
     install_requires=[
         "av>=14",
         "click>=8.1",
+        "cloup>=3.0",
         "ffmpeg-python>=0.2",
         "filelock>=3.12",
         "imageio-ffmpeg>=0.6",

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import cloup
 
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.generator.config import ARCHITECTURES
-from training.options import FiniteRange, NameList, SectionedGroup, SectionedOption, config_options
+from training.options import FiniteRange, NameList, config_options
 
 if TYPE_CHECKING:
     from training.parallel import Parallel
@@ -62,23 +63,22 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-@click.group(
-    cls=SectionedGroup,
+@cloup.group(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @config_options
-@click.option(
-    "--resume", cls=SectionedOption, section="Run", type=click.Path(path_type=Path),
-    help="Go on with a run: its folder or its checkpoint; other options given replace those it was started with.",
-)  # fmt: skip
-@click.option(
-    "--minutes", cls=SectionedOption, section="Run", type=FiniteRange(min=0, min_open=True),
-    help="Stop after this time, with a checkpoint to resume from.",
-)  # fmt: skip
-@click.option(
-    "--dry-run", cls=SectionedOption, section="Run", is_flag=True,
-    help="Check folders and options, print the settings, write nothing.",
+@cloup.option_group(
+    "Run",
+    cloup.option(
+        "--resume", type=click.Path(path_type=Path),
+        help="Go on with a run: its folder or its checkpoint; other options given replace those it was started with.",
+    ),
+    cloup.option(
+        "--minutes", type=FiniteRange(min=0, min_open=True),
+        help="Stop after this time, with a checkpoint to resume from.",
+    ),
+    cloup.option("--dry-run", is_flag=True, help="Check folders and options, print the settings, write nothing."),
 )  # fmt: skip
 @click.version_option(package_name="firewatch-stylizer")
 @click.pass_context

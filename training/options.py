@@ -15,11 +15,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar, get_type_hints
 
 import click
+import cloup
 
 from training.config import DISCRIMINATORS, PRECISIONS, WARMUPS, TrainConfig
 from training.generator.config import ARCHITECTURES, UPSAMPLINGS
 
-__all__ = ["SECTIONS", "FiniteRange", "NameList", "SectionedGroup", "SectionedOption", "config_options", "field_help"]
+__all__ = ["SECTIONS", "FiniteRange", "NameList", "config_options", "field_help"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,30 +70,6 @@ class FiniteRange(click.FloatRange):
         return super().convert(value, param, ctx)
 
 
-class SectionedOption(click.Option):
-    """An option that knows under which heading the help shows it."""
-
-    def __init__(self, *args: Any, section: str = "Run", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.section = section
-
-
-class SectionedGroup(click.Group):
-    """A group whose help lists its own options under headings, then the commands."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one definition list per heading."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(getattr(param, "section", "Other"), []).append(record)
-        for title, records in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
-        self.format_commands(ctx, formatter)
-
-
 _FOLDER = click.Path(file_okay=False)
 _TYPES: dict[str, Any] = {
     "photos": _FOLDER,
@@ -133,18 +110,18 @@ def config_options(function: F) -> F:
     """Decorate a command with one option per field of `TrainConfig`."""
     hints, fields = get_type_hints(TrainConfig), {f.name: f for f in dataclasses.fields(TrainConfig)}
     for section, names in reversed(SECTIONS.items()):
-        for name in reversed(names):
-            function = _option(section, fields[name], hints[name])(function)
+        function = cloup.option_group(section, *(_option(fields[name], hints[name]) for name in names))(function)
     return function
 
 
-def _option(section: str, field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
+def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
     flag = "--" + field.name.replace("_", "-")
     default = None if field.default is dataclasses.MISSING else field.default
     settings: dict[str, Any] = {
-        "cls": SectionedOption, "section": section, "help": field_help()[field.name], "default": default,
+        "help": field_help()[field.name],
+        "default": default,
         "show_default": default is not None,
-    }  # fmt: skip
+    }
     if hint is bool:
         flag = f"{flag}/--no-{flag[2:]}"
     elif hint in (tuple[str, ...], tuple[int, ...]):
@@ -154,7 +131,7 @@ def _option(section: str, field: dataclasses.Field[Any], hint: Any) -> Callable[
         settings |= {"type": float, "nargs": 2}
     else:
         settings["type"] = _TYPES.get(field.name) or next(t for t in (int, float, str) if _allows(hint, t))
-    return click.option(flag, field.name, **settings)
+    return cloup.option(flag, field.name, **settings)
 
 
 def _allows(hint: Any, kind: type) -> bool:

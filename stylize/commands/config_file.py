@@ -55,7 +55,7 @@ def config_files() -> list[Path]:
 
 
 def show_environment(command: click.Command, prefix: str) -> click.Command:
-    """Give every option its environment variable, ``PREFIX_KEEP_COLOR`` for --keep-color, and list them in the help."""
+    """Give every option its environment variable, ``PREFIX_KEEP_COLOR`` for --keep-color, and say so in the help."""
     if isinstance(command, click.Group):
         for name, child in command.commands.items():
             show_environment(child, f"{prefix}_{_variable(name)}")
@@ -64,8 +64,8 @@ def show_environment(command: click.Command, prefix: str) -> click.Command:
     for name, option in options.items():
         option.envvar = f"{prefix}_{_variable(name)}"
     if options:
-        names = ", ".join(str(option.envvar) for option in options.values())
-        command.epilog = f"Environment variables, each for the option of its name: {names}."
+        name, option = next(iter(options.items()))
+        command.epilog = f"Every option may also stand in the environment: {option.envvar} for --{name}, and so on."
     return command
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from stylize.commands.options import (
-    cluster_options,
+    CLUSTER,
     counted,
     open_stylizer,
     refuse_with_ray,
@@ -34,38 +35,50 @@ if TYPE_CHECKING:
 __all__ = ["folder"]
 
 
-@click.command()
+@cloup.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for results.  [default: SOURCE/stylized]")
-@click.option("--overwrite", is_flag=True, help="Redo what was made with other settings; replace what stands there.")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["keep", "jpeg", "png", "webp", "tiff", "bmp"]),
-    default="keep",
-    show_default=True,
-    help="Format of the results; keep: as the source, HEIC and AVIF as JPEG.",
+@cloup.option_group(
+    "Result",
+    cloup.option(
+        "-o", "--output", type=click.Path(path_type=Path), help="Folder for results.  [default: SOURCE/stylized]"
+    ),
+    cloup.option(
+        "--overwrite", is_flag=True, help="Redo what was made with other settings; replace what stands there."
+    ),
+    cloup.option(
+        "--format",
+        "format_",
+        type=click.Choice(["keep", "jpeg", "png", "webp", "tiff", "bmp"]),
+        default="keep",
+        show_default=True,
+        help="Format of the results; keep: as the source, HEIC and AVIF as JPEG.",
+    ),
+    cloup.option("--quality", type=int, default=92, show_default=True, help="JPEG and WebP quality, 1 to 100."),
+    cloup.option("--lossless", is_flag=True, help="WebP without loss."),
+    cloup.option(
+        "--profile",
+        type=click.Choice(["keep", "srgb"]),
+        default="keep",
+        show_default=True,
+        help="Colour profile of the results: the source's, or sRGB.",
+    ),
+    cloup.option("--strip-metadata", is_flag=True, help="Leave out EXIF, XMP and IPTC (position, camera, dates)."),
+    cloup.option("--keep-times", is_flag=True, help="Give results the file times of their sources."),
 )
-@click.option("--quality", type=int, default=92, show_default=True, help="JPEG and WebP quality, 1 to 100.")
-@click.option("--lossless", is_flag=True, help="WebP without loss.")
-@click.option(
-    "--profile",
-    type=click.Choice(["keep", "srgb"]),
-    default="keep",
-    show_default=True,
-    help="Colour profile of the results: the source's, or sRGB.",
+@cloup.option_group(
+    "Run",
+    cloup.option("--recursive/--flat", default=True, show_default=True, help="Go through sub-folders, too."),
+    cloup.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+    cloup.option(
+        "--report", is_flag=True, help="Write a page with before/after sliders, times and errors: OUTPUT/report.html."
+    ),
+    cloup.option("--json", "json_", is_flag=True, help="Print the report as JSON."),
+    cloup.option(
+        "--jobs", type=click.IntRange(1, 3), default=3, show_default=True, help="Photos in the works at once."
+    ),
+    shard_option("Do only share i of n of the photos, for job arrays."),
+    *CLUSTER,
 )
-@click.option("--strip-metadata", is_flag=True, help="Leave out EXIF, XMP and IPTC (position, camera, dates).")
-@click.option("--jobs", type=click.IntRange(1, 3), default=3, show_default=True, help="Photos in the works at once.")
-@click.option("--keep-times", is_flag=True, help="Give results the file times of their sources.")
-@click.option("--recursive/--flat", default=True, show_default=True, help="Go through sub-folders, too.")
-@shard_option("Do only share i of n of the photos, for job arrays.")
-@cluster_options
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option(
-    "--report", is_flag=True, help="Write a page with before/after sliders, times and errors: OUTPUT/report.html."
-)
-@click.option("--json", "json_", is_flag=True, help="Print the report as JSON.")
 @style_options(gpus=True)
 @click.pass_context
 def folder(

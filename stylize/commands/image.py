@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import cloup
 
 from stylize.commands.options import open_stylizer, settings_or_usage, style_options
 from stylize.result_name import beside
@@ -13,15 +14,20 @@ from stylize.settings import StyleSettings
 __all__ = ["image"]
 
 
-@click.command()
+@cloup.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path),
-    help="Result; its suffix is the format.  [default: NAME.firewatch.jpg beside the photo]",
-)  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Replace a result that exists.")
-@click.option("--quality", type=int, default=92, show_default=True, help="JPEG and WebP quality, 1 to 100.")
-@click.option("--keep-times", is_flag=True, help="Give the result the file times of its source.")
+@cloup.option_group(
+    "Result",
+    cloup.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        help="Result; its suffix is the format.  [default: NAME.firewatch.jpg beside the photo]",
+    ),
+    cloup.option("--overwrite", is_flag=True, help="Replace a result that exists."),
+    cloup.option("--quality", type=int, default=92, show_default=True, help="JPEG and WebP quality, 1 to 100."),
+    cloup.option("--keep-times", is_flag=True, help="Give the result the file times of its source."),
+)
 @style_options()
 @click.pass_context
 def image(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import cloup
 from click.core import ParameterSource
 
 from stylize.settings import StyleSettings
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from stylize.api import Stylizer
 
 __all__ = [
-    "cluster_options",
+    "CLUSTER",
     "command_text",
     "counted",
     "open_stylizer",
@@ -51,97 +52,104 @@ class ShardType(click.ParamType):  # type: ignore[type-arg]  # generic from clic
 
 def shard_option(help_text: str) -> Callable[[Any], Any]:
     """The option ``--shard``."""
-    return click.option("--shard", type=ShardType(), help=help_text)
+    return cloup.option("--shard", type=ShardType(), help=help_text)
 
 
-STYLE: list[Callable[[Any], Any]] = [
-    click.option(
+LOOK = cloup.option_group(
+    "Look",
+    cloup.option(
         "--model",
         default="auto",
         show_default=True,
         help="Model by name, or the path of a model folder; auto: light for video on a CPU, else full.",
     ),
-    click.option(
+    cloup.option(
         "--look",
         help="Look by name, a mixture (dusk=0.7,night=0.3), for video from:to; auto: by the picture's own light.  "
         "[default: the model's]",
     ),
-    click.option(
+    cloup.option(
         "--look-file",
         type=click.Path(dir_okay=False, resolve_path=True),
         help="Palette of your own, TOML; 'stylize looks --write' makes one to start from.",
     ),
-    click.option(
+    cloup.option(
         "--look-from",
         type=click.Path(dir_okay=False, resolve_path=True),
         help="Take the look from a picture's colours.",
     ),
-    click.option(
+    cloup.option(
         "--haze", type=float, default=0.0, show_default=True, help="Fade far land into the colour of the horizon, 0..1."
     ),
-    click.option("--layers", type=int, help="Cut the land into so many layers by its distance.  [default: not cut]"),
-    click.option(
+    cloup.option("--layers", type=int, help="Cut the land into so many layers by its distance.  [default: not cut]"),
+    cloup.option(
         "--strength", type=float, default=1.0, show_default=True, help="0 leaves the picture, 1 is full style."
     ),
-    click.option(
+    cloup.option(
         "--keep-color", type=float, default=0.0, show_default=True, help="Share of its own colours kept, 0..1."
     ),
-    click.option(
+)
+
+DETAIL = (
+    cloup.option(
         "--detail",
         type=float,
         default=1.0,
         show_default=True,
         help="Working size: long side of at most 1920 pixels times this; 0 works at the picture's own size.",
     ),
-    click.option(
-        "--backend", default="auto", show_default=True, help="auto, mnn, openvino, torch, tensorrt, tensorrt-rtx."
-    ),
-    click.option("--device", help="Device of the backend, such as cuda:1.  [default: its usual one]"),
-    click.option(
-        "--plan",
-        type=click.Path(file_okay=False),
-        help="Plan folder for tensorrt (build-engine --output).  [default: from the cache, or built]",
-    ),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
-        default="auto",
-        show_default=True,
-        help="Arithmetic of the network.",
-    ),
-    click.option("--threads", type=int, default=0, show_default=True, help="CPU threads; 0: all."),
-    click.option("--tile", type=int, help="Side of the rendered tiles; 0: whole picture.  [default: by free memory]"),
-]
-
-
-GPUS: list[Callable[[Any], Any]] = [
-    click.option(
-        "--gpus",
-        help="NVIDIA GPUs that share the work, such as 0,1; with tensorrt or torch.  [default: one]",
-    ),
-]
-
-TEMPORAL: list[Callable[[Any], Any]] = [
-    click.option(
+)
+STEADY = (
+    cloup.option(
         "--smoothing",
         type=float,
         default=0.5,
         show_default=True,
         help="Seconds over which layout and tones are averaged, before and after each frame; 0: none.",
     ),
-    click.option(
+    cloup.option(
         "--stabilize",
         type=float,
         default=0.0,
         show_default=True,
         help="Weight 0..1 of the flow-guided filter against the flicker that is left.",
     ),
-]
+)
+ENGINE = (
+    cloup.option(
+        "--backend", default="auto", show_default=True, help="auto, mnn, openvino, torch, tensorrt, tensorrt-rtx."
+    ),
+    cloup.option("--device", help="Device of the backend, such as cuda:1.  [default: its usual one]"),
+    cloup.option(
+        "--plan",
+        type=click.Path(file_okay=False),
+        help="Plan folder for tensorrt (build-engine --output).  [default: from the cache, or built]",
+    ),
+    cloup.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
+        default="auto",
+        show_default=True,
+        help="Arithmetic of the network.",
+    ),
+    cloup.option("--threads", type=int, default=0, show_default=True, help="CPU threads; 0: all."),
+    cloup.option("--tile", type=int, help="Side of the rendered tiles; 0: whole picture.  [default: by free memory]"),
+)
+GPUS = (
+    cloup.option(
+        "--gpus",
+        help="NVIDIA GPUs that share the work, such as 0,1; with tensorrt or torch.  [default: one]",
+    ),
+)
 
 
 def style_options(smoothing: bool = False, gpus: bool = False) -> Callable[[Command], Command]:
     """Add the options of `StyleSettings`; the command receives them as ``style``."""
-    options = [*STYLE, *(GPUS if gpus else []), *(TEMPORAL if smoothing else [])]
+    groups = [
+        LOOK,
+        cloup.option_group("Picture", *DETAIL, *(STEADY if smoothing else ())),
+        cloup.option_group("Machine", *ENGINE, *(GPUS if gpus else ())),
+    ]
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -151,8 +159,8 @@ def style_options(smoothing: bool = False, gpus: bool = False) -> Callable[[Comm
             return command(style=style, **values)
 
         wrapped: Any = wrapper
-        for option in reversed(options):
-            wrapped = option(wrapped)
+        for group in reversed(groups):
+            wrapped = group(wrapped)
         return wrapped  # type: ignore[no-any-return]
 
     return decorate
@@ -172,16 +180,15 @@ def _ray_address(ctx: click.Context, param: click.Parameter, value: str | None) 
     return None if value is None else settings_or_usage(check_address, address=value)
 
 
-def cluster_options(command: Command) -> Command:
-    """Add ``--ray`` and ``--ray-cpus``."""
-    cpus = click.option("--ray-cpus", type=click.IntRange(1), help="Cores of a Ray worker.  [default: up to 4]")
-    ray = click.option(
+CLUSTER = (
+    cloup.option(
         "--ray",
         metavar="ADDRESS",
         callback=_ray_address,
         help="Work on a Ray cluster: auto, local, ray://host:port or host:port.",
-    )
-    return ray(cpus(command))
+    ),
+    cloup.option("--ray-cpus", type=click.IntRange(1), help="Cores of a Ray worker.  [default: up to 4]"),
+)
 
 
 def refuse_with_ray(ctx: click.Context, style: StyleSettings, *names: str) -> None:

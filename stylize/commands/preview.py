@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from stylize.commands.options import open_stylizer, settings_or_usage, style_options
 from stylize.commands.progress import progress_bar
@@ -52,15 +53,18 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is no list of numbers: write 0.5,0.75,1", param, ctx)
 
 
-@click.command()
+@cloup.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Sheet, PNG.  [default: SOURCE.preview.png]")
-@click.option("--at", type=Time(), multiple=True, help="Frame at this time (1:20); repeat for more.")
-@click.option("--frames", type=click.IntRange(1, 12), help="Scenes to show.  [default: 4; of a grid 2]")
-@click.option("--looks", help="A column for each look: all, or names and mixtures with ';' between them.")
-@click.option("--strengths", type=Numbers(), help="A column for each strength: 0.5,0.75,1.")
-@click.option("--details", type=Numbers(), help="A column for each detail: 0.25,0.5,1.")
-@click.option("--overwrite", is_flag=True, help="Replace a sheet that exists.")
+@cloup.option_group(
+    "Sheet",
+    cloup.option("-o", "--output", type=click.Path(path_type=Path), help="Sheet, PNG.  [default: SOURCE.preview.png]"),
+    cloup.option("--overwrite", is_flag=True, help="Replace a sheet that exists."),
+    cloup.option("--at", type=Time(), multiple=True, help="Frame at this time (1:20); repeat for more."),
+    cloup.option("--frames", type=click.IntRange(1, 12), help="Scenes to show.  [default: 4; of a grid 2]"),
+    cloup.option("--looks", help="A column for each look: all, or names and mixtures with ';' between them."),
+    cloup.option("--strengths", type=Numbers(), help="A column for each strength: 0.5,0.75,1."),
+    cloup.option("--details", type=Numbers(), help="A column for each detail: 0.25,0.5,1."),
+)
 @style_options()
 @click.pass_context
 def preview(

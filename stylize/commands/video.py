@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from stylize.commands.options import (
-    cluster_options,
+    CLUSTER,
     command_text,
     counted,
     open_stylizer,
@@ -53,29 +54,46 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
             self.fail(f"{value!r} is no rate: write 25, 23.976 or 30000/1001", param, ctx)
 
 
-@click.command()
+@cloup.command()
 @click.argument("sources", nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(), help="Result; or folder for results: no suffix, or a / at its end.")
-@click.option("--codec", help="h264, hevc, av1, vp9, prores, lossless, h264_nvenc, ...  [default: the container's]")
-@click.option("--crf", type=int, help="Constant quality, smaller is better.  [default: the codec's]")
-@click.option("--preset", help="Speed of the encoder, in its own words: for h264 ultrafast to placebo, usually faster.")
-@click.option("--ten-bit", is_flag=True, help="Encode 10 bits a sample: less banding in skies.")
-@click.option("--encoder-args", default="", help="More ffmpeg output options, in one string.")
-@click.option("--fps", type=Rate(), help="Convert to this constant rate.  [default: every frame at its own time]")
-@click.option("--overwrite", is_flag=True, help="Replace a result that exists.")
-@click.option("--restart", is_flag=True, help="Begin anew instead of going on with an unfinished run.")
-@click.option(
-    "--verify", is_flag=True, help="Decode the result and compare it with the source before it gets its name."
+@cloup.option_group(
+    "Result",
+    cloup.option(
+        "-o", "--output", type=click.Path(), help="Result; or folder for results: no suffix, or a / at its end."
+    ),
+    cloup.option("--overwrite", is_flag=True, help="Replace a result that exists."),
+    cloup.option("--restart", is_flag=True, help="Begin anew instead of going on with an unfinished run."),
+    cloup.option("--fps", type=Rate(), help="Convert to this constant rate.  [default: every frame at its own time]"),
+    cloup.option(
+        "--verify", is_flag=True, help="Decode the result and compare it with the source before it gets its name."
+    ),
 )
-@click.option("--segment", type=Rate(), default="10", show_default=True, help="Seconds that an interruption may lose.")
-@click.option("--jobs", type=click.IntRange(1, 16), default=1, show_default=True, help="Videos in the works at once.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, with an estimate from a few real frames.")
-@shard_option("Make only share i of n of each video's segments, for job arrays; then: stylize join.")
-@cluster_options
-@click.option(
-    "--report", is_flag=True, help="Write a page with before/after sliders, times and errors: beside the result."
+@cloup.option_group(
+    "Encoder",
+    cloup.option("--codec", help="h264, hevc, av1, vp9, prores, lossless, h264_nvenc, ...  [default: the container's]"),
+    cloup.option("--crf", type=int, help="Constant quality, smaller is better.  [default: the codec's]"),
+    cloup.option(
+        "--preset", help="Speed of the encoder, in its own words: for h264 ultrafast to placebo, usually faster."
+    ),
+    cloup.option("--ten-bit", is_flag=True, help="Encode 10 bits a sample: less banding in skies."),
+    cloup.option("--encoder-args", default="", help="More ffmpeg output options, in one string."),
 )
-@click.option("--json", "json_", is_flag=True, help="Print one JSON object per video.")
+@cloup.option_group(
+    "Run",
+    cloup.option("--dry-run", is_flag=True, help="Say what would be done, with an estimate from a few real frames."),
+    cloup.option(
+        "--report", is_flag=True, help="Write a page with before/after sliders, times and errors: beside the result."
+    ),
+    cloup.option("--json", "json_", is_flag=True, help="Print one JSON object per video."),
+    cloup.option(
+        "--jobs", type=click.IntRange(1, 16), default=1, show_default=True, help="Videos in the works at once."
+    ),
+    cloup.option(
+        "--segment", type=Rate(), default="10", show_default=True, help="Seconds that an interruption may lose."
+    ),
+    shard_option("Make only share i of n of each video's segments, for job arrays; then: stylize join."),
+    *CLUSTER,
+)
 @style_options(smoothing=True, gpus=True)
 @click.pass_context
 def video(

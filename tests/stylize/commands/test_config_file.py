@@ -1,7 +1,7 @@
+import re
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -138,11 +138,15 @@ def test_options_of_the_program_may_stand_behind_the_command(program):
     assert "shipped" in program("models", "list", "-q").out
 
 
-def test_help_names_the_environment_variables(program):
+def test_help_names_the_environment_in_one_line_and_groups_options(program):
     out = program("image", "--help").out
-    assert "STYLIZE_IMAGE_KEEP_COLOR" in out and "STYLIZE_IMAGE_VERBOSE" not in out and isinstance(image, click.Command)
-    assert "STYLIZE_VIDEO_JSON," in " ".join(program("video", "--help").out.split())
-    assert "STYLIZE_MODELS_IMPORT_NAME" in program("models", "import", "--help").out
+    assert "Every option may also stand in the environment: STYLIZE_IMAGE_OUTPUT for --output" in " ".join(out.split())
+    assert out.count("STYLIZE_") == 1
+    headings = re.findall(r"(?m)^(\S.*):$", out)
+    assert headings == ["Result", "Look", "Picture", "Machine", "Other options"]
+    variables = {option.envvar for option in image.params}
+    assert "STYLIZE_IMAGE_KEEP_COLOR" in variables and "STYLIZE_IMAGE_VERBOSE" not in variables
+    assert "STYLIZE_MODELS_IMPORT_NAME for --name" in " ".join(program("models", "import", "--help").out.split())
     out = program("--help").out
     for name in ("_STYLIZE_COMPLETE", "STYLIZE_LOG_FILE", "STYLIZE_FFMPEG", "STYLIZE_MODELS", "FIREWATCH_CACHE"):
         assert name in out
