@@ -1,7 +1,7 @@
 """What a frame is rendered with besides its pixels: vectors for all of it, and maps over it.
 
 Models with instance norm have two vectors, `scale` and `shift`.  Models of the architecture `layers` have one
-map, `layout`, and the vectors `tone`, `sky_lut`, `land_lut`, `controls` (see `engine.layers`).
+map, `layout`, and the vectors `tone`, `sky_lut`, `land_lut`, `controls` (see `engine.program.layers`).
 
 A map is made over the whole picture, ``(C, h, w)`` of any resolution.  `on_grid` brings it to the frame that is
 rendered: one cell for every `MAP_STRIDE` pixels, and one more all around, so that `window` can give every

@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import psutil
 
-from engine.architecture import Program
-from engine.fold import fold_operations
-from engine.operations import Op
+from engine.program.architecture import Program
+from engine.program.fold import fold_operations
+from engine.program.operations import Op
 from engine.spec import ModelSpec
 from engine.tiling import TilePlan
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from engine.auto_look import AUTO, auto_weights
 from engine.conditions import Conditions, on_grid
-from engine.layout import complete
-from engine.palette import Palette, Shading, palette_vectors
-from engine.palette_file import shipped_palettes
+from engine.looks.auto_look import AUTO, auto_weights
+from engine.looks.layout import complete
+from engine.looks.palette import Palette, Shading, palette_vectors
+from engine.looks.palette_file import shipped_palettes
 from engine.spec import F32, ModelSpec, look_weights
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ Models of the architecture `layers` (`ModelSpec.has_layout`) have other inputs b
     ``view``, sides multiples of 32 -> ``layout`` float32 ``(N, 2, H/8, W/8)``: sky and depth.
 ``render.onnx``
     ``tiles``, ``layout`` float32 ``(N, 4, H/8 + 2, W/8 + 2)``, and the vectors ``tone``, ``sky_lut``, ``land_lut``
-    and ``controls`` -> ``output``.  `engine.layout` makes them of what the probe returns, `engine.palette` of a look.
+    and ``controls`` -> ``output``.  `engine.looks.layout` makes them of what the probe returns, and
+    `engine.looks.palette` of a look.
 
 What `render` takes beside its tiles is `engine.conditions.Conditions` in either case.
 """
@@ -37,10 +38,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.architecture import Program
 from engine.errors import ModelError
-from engine.layers import LAND_LUT, LAYOUT_CHANNELS, SKY_LUT, TONE_VECTOR
-from engine.shader import CONTROLS
+from engine.program.architecture import Program
+from engine.program.layers import LAND_LUT, LAYOUT_CHANNELS, SKY_LUT, TONE_VECTOR
+from engine.program.shader import CONTROLS
 
 __all__ = ["F32", "ModelSpec", "look_weights", "sha256"]
 
@@ -58,7 +59,7 @@ class ModelSpec:
     name: str
     """Name of the model folder."""
     config: Mapping[str, Any]
-    """Generator config of the checkpoint; see `engine.architecture.Program.of`."""
+    """Generator config of the checkpoint; see `engine.program.architecture.Program.of`."""
     looks: tuple[str, ...]
     """Names of the looks."""
     default_look: str = ""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.architecture import Program
-from engine.export import CHECKPOINT_FORMAT, export_model
+from engine.graphs.export import CHECKPOINT_FORMAT, export_model
+from engine.program.architecture import Program
 
 PLAIN = {"architecture": "resnet9", "ngf": 32, "n_blocks": 9, "n_downsampling": 2, "upsample": "transposed"}
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -12,13 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engine.auto_look import AUTO
 from engine.conditions import MAP_STRIDE, Conditions
 from engine.errors import PaletteError
-from engine.layout import complete
-from engine.measured_palette import measured_palette
-from engine.palette import Palette, Shading
-from engine.palette_file import read_palette, shipped_palettes
+from engine.looks.auto_look import AUTO
+from engine.looks.layout import complete
+from engine.looks.measured_palette import measured_palette
+from engine.looks.palette import Palette, Shading
+from engine.looks.palette_file import read_palette, shipped_palettes
 from engine.probing import Looks
 from engine.spec import F32, ModelSpec, look_weights
 from stylize.errors import InputError

@@ -24,7 +24,7 @@ from engine.backends.frames import FrameRenderer, Rendering
 from engine.choice import CPU_BACKENDS, open_backend
 from engine.conditions import MAP_STRIDE, Conditions, on_grid
 from engine.errors import PlanError
-from engine.layout import complete
+from engine.looks.layout import complete
 from engine.memory import default_tile
 from engine.model_store import find_model
 from engine.spec import F32, ModelSpec

@@ -76,7 +76,7 @@ class StyleSettings:
     None: that of `look_file` or `look_from`, else the model's usual one.  `auto` mixes palettes by the picture's
     light."""
     look_file: str | None = None
-    """TOML file with a palette (`engine.palette_file`), a look that has the file's name."""
+    """TOML file with a palette (`engine.looks.palette_file`), a look that has the file's name."""
     look_from: str | None = None
     """Picture whose colours are a look, which has the file's name."""
     haze: float = 0.0

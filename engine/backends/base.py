@@ -60,7 +60,7 @@ class Backend(Protocol):
         """What the probe graph returns for a view: statistics, taken jointly over its batch, for look weights ``(K,)``.
 
         Models of `layers` return the map `layout` with sky and depth, of one view alone, whatever the look;
-        `engine.layout.complete` makes conditions for `render` of it.
+        `engine.looks.layout.complete` makes conditions for `render` of it.
         """
         ...
 
@@ -105,5 +105,5 @@ def check_conditions(spec: ModelSpec, conditions: Conditions, size: tuple[int, .
     if maps != wanted:
         raise ValueError(
             f"{spec.name} takes maps {wanted or 'of no kind'} for {size[0]} x {size[1]} pixels, got {maps or 'none'}: "
-            "complete them (engine.layout) and bring them to the grid (engine.conditions.on_grid)"
+            "complete them (engine.looks.layout) and bring them to the grid (engine.conditions.on_grid)"
         )

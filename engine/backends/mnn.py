@@ -105,7 +105,7 @@ class MnnBackend:
     def _convert(self) -> None:
         """Write both graphs in MNN's format."""
         from engine.backends.mnn_graph import block_graphs
-        from engine.export import model_weights
+        from engine.graphs.export import model_weights
 
         weights = model_weights(self.folder, "the backend mnn builds its graphs")
         graphs = block_graphs(self.spec, weights)

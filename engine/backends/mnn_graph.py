@@ -22,9 +22,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from engine.export import GraphWriter, Weights, block_first, write_probe, write_render
-from engine.fold import fold_upsampling
-from engine.operations import Op
+from engine.graphs.export import GraphWriter, Weights, block_first, write_probe, write_render
+from engine.program.fold import fold_upsampling
+from engine.program.operations import Op
 from engine.spec import ModelSpec
 
 __all__ = ["BlockGraphs", "block_graphs", "from_blocks", "to_blocks"]

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from engine.backends.base import Backend, BackendOptions, Tiles, check_conditions, check_tiles, check_view
 from engine.conditions import MAP_STRIDE, Conditions, grid_shape
 from engine.errors import BackendError, OutOfMemoryError
-from engine.export import read_checkpoint
-from engine.operations import SLOPE, Op
-from engine.scaling import weight_powers
+from engine.graphs.export import read_checkpoint
+from engine.program.operations import SLOPE, Op
+from engine.program.scaling import weight_powers
 from engine.spec import F32, ModelSpec
 from engine.tiling import Region, Tile, batches
 
@@ -278,7 +278,7 @@ class TorchBackend:
 
     def _run(self, ops: Sequence[Op], given: Mapping[str, Tensor], norm: Any = None) -> Tensor:
         """The last operation's result of a program on what is given by name."""
-        from engine.torch_shader import layers_op
+        from engine.looks.torch_shader import layers_op
 
         tensors = dict(given)
         for i, op in enumerate(ops):

@@ -20,13 +20,13 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from engine.architecture import Program
 from engine.errors import BackendError, ModelError
-from engine.export import CHECKPOINT_FORMAT, Weights, export_model, probe_graph, render_graph
 from engine.files import new_folder
+from engine.graphs.export import CHECKPOINT_FORMAT, Weights, export_model, probe_graph, render_graph
 from engine.importers.net import ImportedNet, evaluate
 from engine.metrics import psnr
 from engine.openvino_module import import_openvino
+from engine.program.architecture import Program
 from engine.spec import ModelSpec, sha256
 
 __all__ = ["TOLERANCE", "ImportReport", "float_error", "import_model"]

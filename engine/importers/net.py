@@ -2,7 +2,7 @@
 
 The readers (`engine.importers.torch`, `engine.importers.keras`) fill a `ImportedNet`; `evaluate` is the
 slow reference, written from the layers alone; `ImportedNet.config` and `ImportedNet.weights` are what
-`engine.export` takes.  `engine.importers.check` binds the two.
+`engine.graphs.export` takes.  `engine.importers.check` binds the two.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class ImportedNet:
         yield from ((f"up.{i}", layer) for i, layer in enumerate(self.up))
 
     def config(self, look: str) -> dict[str, Any]:
-        """Config of `engine.cyclegan`."""
+        """Config of `engine.program.cyclegan`."""
         norms = [layer.norm for _, layer in self.normed()]
         kinds = {"no" if norm is None else "instance" if norm.mean is None else "batch" for norm in norms}
         if len(kinds) > 1:
@@ -124,7 +124,7 @@ class ImportedNet:
         }
 
     def weights(self) -> dict[str, F32]:
-        """Parameters by the names of `engine.cyclegan`, float32.
+        """Parameters by the names of `engine.program.cyclegan`, float32.
 
         Instance norm takes a bias before it out again, so it is left out; a fixed norm becomes a
         scale and shift that hold the bias.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from engine.export import assert_precision, model_weights, probe_graph, render_graph
+from engine.graphs.export import assert_precision, model_weights, probe_graph, render_graph
 from engine.spec import ModelSpec
 
 __all__ = ["graph_hashes", "onnx_graphs"]

@@ -12,7 +12,7 @@ from typing import Any
 from engine.conditions import grid_shape
 from engine.errors import BuildCancelled, OutOfMemoryError, PlanError
 from engine.files import new_file
-from engine.graph_writer import EXACT
+from engine.graphs.graph_writer import EXACT
 from engine.trt import api as tensorrt_api
 from engine.trt import rtx
 from engine.trt.cuda import CudaDevice

@@ -115,7 +115,7 @@ def folder(
     chosen = asdict(style)
     page = f"report-{shard.number}-of-{shard.count}.html" if shard else "report.html"
     if report:
-        from stylize.html_report import check_report
+        from stylize.html.report import check_report
         from stylize.photos.scan import output_folder
 
         check_report(output_folder(source, output) / page, overwrite=settings.overwrite)
@@ -158,7 +158,7 @@ def _run(ctx: click.Context) -> Iterator[tuple[threading.Event, Progress]]:
 
 def _write_page(path: Path, result: FolderReport, settings: dict[str, Any], quiet: bool) -> None:
     """The report as a page."""
-    from stylize.html_report import folder_entries, write_report
+    from stylize.html.report import folder_entries, write_report
 
     write_report(path, f"Photos of {result.source}", folder_entries(result), settings, seconds=result.seconds)
     if not quiet:

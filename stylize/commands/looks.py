@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from engine.palette import Palette
+    from engine.looks.palette import Palette
 
 __all__ = ["looks"]
 
@@ -35,8 +35,8 @@ def looks(ctx: click.Context, json_: bool, write: tuple[str, str] | None, overwr
     stylize looks --write dusk my.toml
     stylize image lake.jpg --look-file my.toml
     """
-    from engine.auto_look import AUTO
-    from engine.palette_file import shipped_palettes
+    from engine.looks.auto_look import AUTO
+    from engine.looks.palette_file import shipped_palettes
 
     if write is not None:
         _write(*write, overwrite=overwrite)
@@ -79,8 +79,8 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def _write(look: str, file: str, *, overwrite: bool) -> None:
-    from engine.palette import mixed_palette
-    from engine.palette_file import palette_text, shipped_palettes
+    from engine.looks.palette import mixed_palette
+    from engine.looks.palette_file import palette_text, shipped_palettes
     from engine.spec import look_weights
     from stylize.errors import OutputError
     from stylize.files import new_file

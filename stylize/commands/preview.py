@@ -16,8 +16,9 @@ from stylize.commands.progress import progress_bar
 from stylize.settings import StyleSettings
 
 if TYPE_CHECKING:
+    from stylize.api import Stylizer
     from stylize.frame import Image
-    from stylize.preview import Picture
+    from stylize.preview import Cell, Picture
 
 __all__ = ["preview"]
 
@@ -90,49 +91,18 @@ def preview(
     stylize preview lake.jpg --strengths 0.5,0.75,1 --details 0.25,1
     """
     from stylize.media.formats import READ_SUFFIXES
-    from stylize.media.image.settings import ImageSettings
-    from stylize.media.image.write import check_target
-    from stylize.preview import cells, command_for, render_sheet
+    from stylize.preview import command_for, render_sheet
 
-    if not source.is_file():
-        from stylize.errors import InputError
-
-        raise InputError(f"{source} {'is a folder' if source.is_dir() else 'does not exist'}: name a video or a photo")
-    target = output or source.with_name(f"{source.stem}.preview.png")
-    if target.suffix.lower() != ".png":
-        raise click.UsageError(f"a sheet is a PNG, got {target.name}: choose -o NAME.png")
-    settings = settings_or_usage(ImageSettings, overwrite=overwrite)
-    check_target(target, settings, source=source)
-    if os.path.lexists(target.with_suffix(".txt")) and not overwrite:
-        from stylize.errors import OutputError
-
-        raise OutputError(
-            f"{target.with_suffix('.txt')}, for the commands, exists already: choose another -o, or --overwrite"
-        )
+    target = _checked_target(source, output, overwrite=overwrite)
     video = source.suffix.lower() not in READ_SUFFIXES
     grid = bool(looks or strengths or details)
     with open_stylizer(style, video=video) as stylizer:
-        spec = stylizer.spec
-        names = (
-            list(stylizer.looks.names)
-            if looks == "all"
-            else [part.strip() for part in (looks or "").split(";") if part]
-        )
-        columns = settings_or_usage(
-            cells,
-            base=style,
-            usual_look=stylizer.looks.usual,
-            looks=names,
-            strengths=strengths or [],
-            details=details or [],
-        )
-        for cell in columns:
-            settings_or_usage(stylizer.restyled, look=cell.settings.look)  # before any work, what does not exist
+        columns = _columns(stylizer, style, looks or "", strengths or [], details or [])
         pictures = _pictures(source, video, frames or (2 if grid else 4), at)
         total = len(pictures) * len(columns)
         with progress_bar(total=total, unit="picture", quiet=ctx.obj["quiet"]) as bar:
             sheet = render_sheet(stylizer, pictures, columns, progress=lambda done: bar.update(done - bar.n) and None)
-        model = style.model if style.model != "auto" else spec.name
+        model = style.model if style.model != "auto" else stylizer.spec.name
     command = "video" if video else "image"
     lines = [
         f"{cell.label}: {command_for(source, dataclasses.replace(cell.settings), command=command, model=model)}"
@@ -142,6 +112,41 @@ def preview(
     if not ctx.obj["quiet"]:
         click.echo("\n".join(lines))
         click.echo(f"{target}  {sheet.shape[1]} x {sheet.shape[0]}; the commands are in {target.with_suffix('.txt')}")
+
+
+def _checked_target(source: Path, output: Path | None, *, overwrite: bool) -> Path:
+    """Where the sheet goes; what is wrong with source or target is said before any work."""
+    from stylize.errors import InputError, OutputError
+    from stylize.media.image.settings import ImageSettings
+    from stylize.media.image.write import check_target
+
+    if not source.is_file():
+        raise InputError(f"{source} {'is a folder' if source.is_dir() else 'does not exist'}: name a video or a photo")
+    target = output or source.with_name(f"{source.stem}.preview.png")
+    if target.suffix.lower() != ".png":
+        raise click.UsageError(f"a sheet is a PNG, got {target.name}: choose -o NAME.png")
+    check_target(target, settings_or_usage(ImageSettings, overwrite=overwrite), source=source)
+    if os.path.lexists(target.with_suffix(".txt")) and not overwrite:
+        raise OutputError(
+            f"{target.with_suffix('.txt')}, for the commands, exists already: choose another -o, or --overwrite"
+        )
+    return target
+
+
+def _columns(
+    stylizer: Stylizer, style: StyleSettings, looks: str, strengths: list[float], details: list[float]
+) -> list[Cell]:
+    """The columns of the sheet; a look that does not exist is a usage error."""
+    from stylize.preview import cells
+
+    names = list(stylizer.looks.names) if looks == "all" else [part.strip() for part in looks.split(";") if part]
+    usual = stylizer.looks.usual
+    columns = settings_or_usage(
+        cells, base=style, usual_look=usual, looks=names, strengths=strengths, details=details
+    )  # fmt: skip
+    for cell in columns:
+        settings_or_usage(stylizer.restyled, look=cell.settings.look)
+    return columns
 
 
 def _pictures(source: Path, video: bool, count: int, at: tuple[Fraction, ...]) -> list[Picture]:

@@ -54,6 +54,19 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
             self.fail(f"{value!r} is no rate: write 25, 23.976 or 30000/1001", param, ctx)
 
 
+class Words(click.ParamType):  # type: ignore[type-arg]
+    """Words as a shell would part them: -tune film -g 48."""
+
+    name = "words"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """A tuple of the words."""
+        try:
+            return tuple(shlex.split(value)) if isinstance(value, str) else tuple(value)
+        except ValueError as error:
+            self.fail(f"{error}: close every quotation mark, got {value!r}", param, ctx)
+
+
 @cloup.command()
 @click.argument("sources", nargs=-1, required=True)
 @cloup.option_group(
@@ -76,7 +89,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         "--preset", help="Speed of the encoder, in its own words: for h264 ultrafast to placebo, usually faster."
     ),
     cloup.option("--ten-bit", is_flag=True, help="Encode 10 bits a sample: less banding in skies."),
-    cloup.option("--encoder-args", default="", help="More ffmpeg output options, in one string."),
+    cloup.option("--encoder-args", type=Words(), default="", help="More ffmpeg output options, in one string."),
 )
 @cloup.option_group(
     "Run",
@@ -89,7 +102,12 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         "--jobs", type=click.IntRange(1, 16), default=1, show_default=True, help="Videos in the works at once."
     ),
     cloup.option(
-        "--segment", type=Rate(), default="10", show_default=True, help="Seconds that an interruption may lose."
+        "--segment",
+        "segment_seconds",
+        type=Rate(),
+        default="10",
+        show_default=True,
+        help="Seconds that an interruption may lose.",
     ),
     shard_option("Make only share i of n of each video's segments, for job arrays; then: stylize join."),
     *CLUSTER,
@@ -125,13 +143,6 @@ def video(
     from stylize.video.batch import find_tasks, passed_over
 
     del values["jobs"], values["ray_cpus"]  # read where they are needed, off the context
-    try:
-        values["encoder_args"] = tuple(shlex.split(values["encoder_args"]))
-    except ValueError as error:
-        raise click.UsageError(
-            f"--encoder-args: {error}: close every quotation mark, got {values['encoder_args']!r}"
-        ) from error
-    values["segment_seconds"] = values.pop("segment")
     settings = settings_or_usage(VideoSettings, **values)
     target, folder = (Path(output), output.endswith(("/", os.sep))) if output else (None, False)
     tasks = settings_or_usage(find_tasks, sources=sources, output=target, folder=folder)
@@ -168,7 +179,7 @@ def video(
 def _check_together(ctx: click.Context, style: StyleSettings, tasks: list[VideoJob]) -> None:
     """Options that do not go together are a usage error; a page of the user's is not replaced."""
     if ctx.params["report"]:
-        from stylize.html_report import check_report, report_path
+        from stylize.html.report import check_report, report_path
 
         check_report(report_path([task.target for task in tasks]), overwrite=ctx.params["overwrite"])
     if ctx.params["ray"] is not None:
@@ -228,7 +239,7 @@ def _on_cluster(
 
 def _write_page(reports: list[VideoReport], settings: dict[str, Any], quiet: bool) -> None:
     """The reports as a page."""
-    from stylize.html_report import report_path, video_entries, write_report
+    from stylize.html.report import report_path, video_entries, write_report
 
     path = report_path([Path(report.target) for report in reports])
     title = f"{Path(reports[0].source).name} stylized" if len(reports) == 1 else f"{len(reports)} videos"

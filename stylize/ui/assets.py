@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stylize.html_assets import PAIR_CSS
+from stylize.html.assets import PAIR_CSS
 
 __all__ = ["CSS", "JOBS_SCRIPT", "PAIR_SCRIPT", "PICTURES", "PICTURES_SCRIPT"]
 

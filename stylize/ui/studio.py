@@ -10,11 +10,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.palette_file import shipped_palettes
+from engine.looks.palette_file import shipped_palettes
 from stylize.errors import InputError, OutputError, ToolError
 from stylize.files import shown
 from stylize.frame import Image
-from stylize.html_report import Entry, folder_entries, jpeg, pair_figure, pair_of, video_entries
+from stylize.html.report import Entry, folder_entries, jpeg, pair_figure, pair_of, video_entries
 from stylize.media.video.probe import probe_video
 from stylize.media.video.settings import VideoSettings
 from stylize.photos.dry_run import plan_folder

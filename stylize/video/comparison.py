@@ -21,7 +21,7 @@ from stylize.frame import Frame, Image
 from stylize.media.video.codecs import encoder_for
 from stylize.media.video.probe import VideoInfo, probe_video
 from stylize.media.video.settings import VideoSettings
-from stylize.media.video.sink import VideoSink
+from stylize.media.video.sink import FrameFormat, VideoSink
 from stylize.media.video.source import VideoSource
 from stylize.video.temporal import CUT_CONTENT, SceneSignature
 
@@ -219,11 +219,13 @@ def _sink(target: Path, part: Path, info: VideoInfo, mode: str) -> VideoSink:
     return VideoSink(
         part,
         encoder=encoder_for("h264", width=width, height=info.height, rate=info.nominal_rate, settings=settings),
-        width=width,
-        height=info.height,
-        time_base=info.time_base,
-        rate=info.nominal_rate,
-        sample_aspect_ratio=info.sample_aspect_ratio,
+        frames=FrameFormat(
+            width=width,
+            height=info.height,
+            time_base=info.time_base,
+            rate=info.nominal_rate,
+            sample_aspect_ratio=info.sample_aspect_ratio,
+        ),
         container=container,
     )
 

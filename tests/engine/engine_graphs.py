@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine.backends.base import BackendOptions, Tiles, check_tiles, check_view
 from engine.conditions import Conditions
-from engine.export import probe_graph, read_checkpoint, render_graph
+from engine.graphs.export import probe_graph, read_checkpoint, render_graph
 from engine.spec import F32, ModelSpec
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.architecture import Program
-from engine.export import CHECKPOINT_FORMAT, export_model
+from engine.graphs.export import CHECKPOINT_FORMAT, export_model
+from engine.program.architecture import Program
 from engine.spec import ModelSpec
 
 CONFIGS: dict[str, dict[str, Any]] = {

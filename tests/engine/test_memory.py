@@ -1,8 +1,8 @@
 import psutil
 import pytest
 
-from engine.architecture import Program
 from engine.memory import bytes_per_pixel, default_tile, gpu_tile
+from engine.program.architecture import Program
 from engine.spec import ModelSpec
 
 FULL = {"architecture": "resnet9-skip", "ngf": 32, "n_blocks": 9, "n_downsampling": 2, "upsample": "resize"}

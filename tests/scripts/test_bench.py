@@ -22,7 +22,7 @@ def test_all_parts_in_one_run(tmp_path):
     pytest.importorskip("onnxruntime")
     from bench_models import CONFIGS
 
-    from engine.architecture import Program
+    from engine.program.architecture import Program
 
     done = bench(*SMALL, "--json", tmp_path / "b.json")
     assert done.returncode == 0, done.stderr + done.stdout

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from engine.errors import PaletteError
-from engine.palette_file import shipped_palettes
+from engine.looks.palette_file import shipped_palettes
 from stylize import Stylizer
 from stylize.cli import stylize
 from stylize.errors import InputError
@@ -164,7 +164,7 @@ def test_the_command(tmp_path):
     assert values["dusk"]["lit"] == shipped_palettes()["dusk"].lit and len(values) == 8
     target = tmp_path / "my.toml"
     assert run("looks", "--write", "dusk", target).exit_code == 0
-    from engine.palette_file import read_palette
+    from engine.looks.palette_file import read_palette
 
     assert read_palette(target) == shipped_palettes()["dusk"]
     again = run("looks", "--write", "dusk", target)
@@ -174,7 +174,7 @@ def test_the_command(tmp_path):
 
 
 def test_swatches_in_a_terminal(monkeypatch, capsys):
-    from engine.palette import Palette
+    from engine.looks.palette import Palette
     from stylize.commands.looks import _swatches
 
     shown = _swatches(Palette(sky=("#010203", "#ff8000"), land=("#000000", "#ffffff"), lit="#102030"))

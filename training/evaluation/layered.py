@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.auto_look import AUTO, auto_weights
 from engine.conditions import MAP_STRIDE, Conditions, on_grid
-from engine.layout import complete
-from engine.palette import palette_vectors
-from engine.palette_file import shipped_palettes
-from engine.torch_shader import layers_op
+from engine.looks.auto_look import AUTO, auto_weights
+from engine.looks.layout import complete
+from engine.looks.palette import palette_vectors
+from engine.looks.palette_file import shipped_palettes
+from engine.looks.torch_shader import layers_op
 from training.errors import CheckpointError
 from training.generator.layered_networks import LayeredGenerator
 from training.teacher.filters import Image

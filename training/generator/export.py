@@ -69,8 +69,8 @@ def export_model_folder(
         CheckpointError: as there, `out` is another kind of folder, or its weights do not fit into a model.
     """
     from engine.errors import EngineError
-    from engine.export import export_model
     from engine.files import new_folder
+    from engine.graphs.export import export_model
 
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "spec.json").is_file()):
         raise CheckpointError(f"{out} is something else than a model folder: choose another --out")

@@ -1,9 +1,9 @@
 """The two networks of the architecture `layers`: layout (sky and depth of a picture) and fields.
 
 Images are float ``(N, 3, H, W)`` in -1..1.  What the fields become, and what they are made
-from, is in `engine.torch_shader`.
+from, is in `engine.looks.torch_shader`.
 
-The parameter names are a file format: `engine.layers` reads checkpoints by them, as `checkpoint_weights`
+The parameter names are a file format: `engine.program.layers` reads checkpoints by them, as `checkpoint_weights`
 writes them.
 """
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.torch_shader import add_planes, fields_planes
+from engine.looks.torch_shader import add_planes, fields_planes
 from training.generator.config import LayersConfig
 from training.generator.trunk import FEATURES, Trunk
 

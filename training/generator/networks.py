@@ -3,7 +3,7 @@
 Images are float ``(N, 3, H, W)`` in -1..1.  ``look`` is float ``(N, K)``: one weight per look of the
 generator, each row summing to one; a mixed row gives a mixed look.
 
-The parameter names are a file format: `engine.architecture` reads checkpoints by them.
+The parameter names are a file format: `engine.program.architecture` reads checkpoints by them.
 """
 
 from __future__ import annotations

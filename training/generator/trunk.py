@@ -55,7 +55,7 @@ class Trunk(nn.Module):
     """RGB ``(N, 3, H, W)`` in -1..1 -> the features of strides 4, 8, 16 (and 32), with 24, 40, 112 (, 320) channels.
 
     Frozen, with ImageNet weights unless `pretrained` is False.  Sides are multiples of the last stride.
-    The parameter names are a file format: `engine.architecture` reads checkpoints by them.
+    The parameter names are a file format: `engine.program.architecture` reads checkpoints by them.
     """
 
     def __init__(

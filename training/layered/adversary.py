@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.torch_shader import shade, sky_place
+from engine.looks.torch_shader import shade, sky_place
 from training.generator.projected import ProjectedDiscriminator
 from training.layered.crops import F32, U8, Canvases, drawn_box
 from training.losses import HINGE, diff_augment
@@ -18,7 +18,7 @@ __all__ = ["Adversary"]
 
 LEARNING_RATE = 5e-4
 SOFTNESS = 0.2
-"""Least width of a border in levels, so that gradients get through; see `engine.torch_shader.shade`."""
+"""Least width of a border in levels, so that gradients get through; see `engine.looks.torch_shader.shade`."""
 SHARE = 0.3
 """Of the pairs' gradient at the last layer that the judge's has there (Esser et al. 2021, arXiv 2012.09841)."""
 

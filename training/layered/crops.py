@@ -40,7 +40,7 @@ class FieldsExample:
     layout: U8
     """Sky, depth, sky coordinate and glow at stride 8, times 255, ``(H / 8, W / 8, 4)``."""
     tone: F32
-    """The vector `tone` of `engine.layout`, ``(7,)``."""
+    """The vector `tone` of `engine.looks.layout`, ``(7,)``."""
     fields: U8
     """The teacher's fields times 255, ``(H, W, 4)``."""
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.torch_shader import fields_planes
+from engine.looks.torch_shader import fields_planes
 from training.errors import CheckpointError
 from training.files import save_tensors
 from training.generator.config import LayersConfig

@@ -13,9 +13,9 @@ import torch
 
 from engine.conditions import MAP_STRIDE, Conditions
 from engine.errors import PaletteError
-from engine.layout import complete
-from engine.measured_palette import measured_palette
-from engine.palette import palette_vectors
+from engine.looks.layout import complete
+from engine.looks.measured_palette import measured_palette
+from engine.looks.palette import palette_vectors
 from training.data.image_io import read_rgb
 from training.errors import DataError
 from training.files import save_tensors

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engine.layout import TONES, tone_knots, view_luma
+from engine.looks.layout import TONES, tone_knots, view_luma
 from training.teacher.depth import depth_of
 from training.teacher.filters import F32, Image, edge_evidence, l0_smooth, lab, masked_blur, smooth, unit
 from training.teacher.sky import fine_structure
@@ -56,7 +56,7 @@ def teach(image: Image, sky: F32, height: F32) -> F32:
 
 
 def _tone(smoothed: Image, land: npt.NDArray[np.bool_], evidence: F32) -> F32:
-    """Lightness of the land without texture, its classes spread evenly; see `engine.layout.tone_knots`."""
+    """Lightness of the land without texture, its classes spread evenly; see `engine.looks.layout.tone_knots`."""
     s = unit(smoothed)
 
     def merged(values: F32, blur: float, strength: float, tolerance: float) -> F32:

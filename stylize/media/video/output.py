@@ -17,7 +17,7 @@ from stylize.media.video.codecs import Encoder, encoder_for
 from stylize.media.video.join import SegmentFeed, feed_container, join_segments, last_duration
 from stylize.media.video.probe import VideoInfo
 from stylize.media.video.settings import VideoSettings, default_codec, output_kind
-from stylize.media.video.sink import VideoSink, sync_file
+from stylize.media.video.sink import FrameFormat, VideoSink, sync_file
 from stylize.media.video.streams import StreamPlan, plan_streams
 from stylize.media.video.verify import verify_length, verify_video
 
@@ -51,11 +51,13 @@ class OutputPlan:
         return VideoSink(
             Path(str(path).replace("%", "%%")) / f"%08d{self.image_suffix}" if images else path,
             encoder=self.encoder,
-            width=self.info.width,
-            height=self.info.height,
-            time_base=self.time_base,
-            rate=self.rate,
-            sample_aspect_ratio=self.info.sample_aspect_ratio,
+            frames=FrameFormat(
+                width=self.info.width,
+                height=self.info.height,
+                time_base=self.time_base,
+                rate=self.rate,
+                sample_aspect_ratio=self.info.sample_aspect_ratio,
+            ),
             container="image2" if images else feed_container(self.encoder),
         )
 
@@ -197,13 +199,18 @@ def deliver(
         verify_video(part, times=times, size=size, plans=plan.streams, decode=settings.verify, stop=stop)
         if settings.verify and not damaged:
             verify_length(plan.info, times)
-    if plan.target.exists() and not settings.overwrite:
-        raise OutputError(f"{plan.target} has appeared meanwhile: choose another name, or --overwrite to replace it")
-    try:
-        part.replace(plan.target)
-    except OSError as error:
-        raise OutputError(f"{plan.target} cannot be written ({error.strerror}): choose another target") from error
+    _name(part, plan.target, overwrite=settings.overwrite)
     return complaints
+
+
+def _name(part: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a finished file its name; OutputError if that cannot be."""
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} has appeared meanwhile: choose another name, or --overwrite to replace it")
+    try:
+        part.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written ({error.strerror}): choose another target") from error
 
 
 def _write_gif(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from stylize.media.video.codecs import Encoder
 from stylize.media.video.color import encode_filters
 from stylize.media.video.source import widen_pipe
 
-__all__ = ["VideoSink", "sync_file", "timescale"]
+__all__ = ["FrameFormat", "VideoSink", "sync_file", "timescale"]
 
 PIPE_BUFFER = 1 << 20
 """Bytes that PyAV hands over at once."""
@@ -32,6 +33,27 @@ HIGHEST_TIMESCALE = 1_000_000
 def timescale(time_base: Fraction) -> int:
     """Ticks a second of a track that can hold multiples of `time_base`."""
     return time_base.denominator if time_base.denominator <= HIGHEST_TIMESCALE else HIGHEST_TIMESCALE
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameFormat:
+    """What frames are that come to a sink."""
+
+    width: int
+    """Pixels a row."""
+    height: int
+    """Rows."""
+    time_base: Fraction
+    """Seconds that divide every presentation time."""
+    rate: Fraction | None = None
+    """Nominal frames a second, told to the encoder; None: 25."""
+    sample_aspect_ratio: Fraction = Fraction(1)
+    """Width of a pixel over its height."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
 
 
 class VideoSink:
@@ -46,11 +68,7 @@ class VideoSink:
         path: Path,
         *,
         encoder: Encoder,
-        width: int,
-        height: int,
-        time_base: Fraction,
-        rate: Fraction | None = None,
-        sample_aspect_ratio: Fraction = Fraction(1),
+        frames: FrameFormat,
         container: str = "mov",
         options: tuple[str, ...] = (),
     ) -> None:
@@ -59,20 +77,13 @@ class VideoSink:
         Args:
             path: the file, overwritten if it exists (for the container "image2" a pattern).
             encoder: codec and settings.
-            width: pixels a row.
-            height: rows.
-            time_base: seconds that divide every presentation time.
-            rate: nominal frames a second, told to the encoder.
-            sample_aspect_ratio: width of a pixel over its height.
+            frames: what comes.
             container: ffmpeg's name of the format.
             options: more output options, such as those of the container.
         """
         self._path = path
         self._encoder = encoder
-        self._size = (width, height)
-        self._time_base = time_base
-        self._rate = rate or Fraction(25)
-        self._aspect = sample_aspect_ratio
+        self._frames = frames
         self._container = container
         self._options = options
         self._stack = contextlib.ExitStack()
@@ -101,10 +112,10 @@ class VideoSink:
             options = {"flush_packets": "0"}
             self._pipe = av.open(self._writer, "w", format="nut", options=options, buffer_size=PIPE_BUFFER)
             stack.callback(self._abandon)
-            stream = self._pipe.add_stream("rawvideo", rate=self._rate)
-            stream.width, stream.height = self._size
+            stream = self._pipe.add_stream("rawvideo", rate=self._frames.rate or Fraction(25))
+            stream.width, stream.height = self._frames.width, self._frames.height
             stream.pix_fmt = "rgb24"
-            stream.time_base = self._time_base
+            stream.time_base = self._frames.time_base
             self._stream = stream
             self._stack = stack.pop_all()
         return self
@@ -119,13 +130,13 @@ class VideoSink:
             format=self._container,
             fps_mode="passthrough",
             enc_time_base="demux",
-            vf=encode_filters(self._encoder.pixel_format, self._aspect, self._size),
+            vf=encode_filters(self._encoder.pixel_format, self._frames.sample_aspect_ratio, self._frames.size),
             pix_fmt=self._encoder.pixel_format,
             map_metadata=-1,
         )
         extra = [*self._encoder.arguments, *self._options]
         if self._container in {"mov", "mp4"}:
-            extra += ["-video_track_timescale", str(timescale(self._time_base))]
+            extra += ["-video_track_timescale", str(timescale(self._frames.time_base))]
         return command_line(stream, extra=extra, before=["-copyts"])
 
     def write(self, frame: Frame) -> None:
@@ -138,13 +149,13 @@ class VideoSink:
         import av
 
         height, width = frame.data.shape[:2]
-        if (width, height) != self._size:
-            raise ValueError(f"frames are {self._size[0]}x{self._size[1]} here, got {width}x{height}")
+        if (width, height) != self._frames.size:
+            raise ValueError(f"frames are {self._frames.width}x{self._frames.height} here, got {width}x{height}")
         assert self._writer is not None
         packet = av.Packet(frame.data.tobytes())
         packet.stream = self._stream
-        packet.time_base = self._time_base
-        packet.pts = packet.dts = int(frame.pts / self._time_base)
+        packet.time_base = self._frames.time_base
+        packet.pts = packet.dts = int(frame.pts / self._frames.time_base)
         try:
             self._pipe.mux(packet)
             self._writer.drain()

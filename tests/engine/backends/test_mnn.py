@@ -21,7 +21,7 @@ from engine.backends.mnn_graph import block_graphs, from_blocks, to_blocks
 from engine.backends.shape_cache import SHAPES
 from engine.choice import candidates, open_backend
 from engine.errors import BackendError, ModelError
-from engine.export import read_checkpoint
+from engine.graphs.export import read_checkpoint
 from engine.spec import ModelSpec, look_weights
 
 NATIVE = BackendOptions(threads=1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from engine.export import export_model
+from engine.graphs.export import export_model
 from engine.metrics import psnr
 from stylize.api import Stylizer
 from training.cli import main

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.palette import palette_vectors
-from engine.palette_file import shipped_palettes
+from engine.looks.palette import palette_vectors
+from engine.looks.palette_file import shipped_palettes
 from training.data.image_io import write_rgb
 from training.errors import DataError
 from training.generator.config import LayersConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.export import export_model, read_checkpoint
+from engine.graphs.export import export_model, read_checkpoint
 from training.data.image_io import write_rgb
 from training.errors import DataError
 from training.generator.config import LayersConfig
