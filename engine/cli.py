@@ -91,7 +91,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 @click.option("--gpu", default=0, show_default=True, type=click.IntRange(0), help="Number of the GPU (nvidia-smi).")
 @click.option("--runtime", default="tensorrt", show_default=True, type=click.Choice(["tensorrt", "rtx"]))
 @click.option("--precision", default="fp16", show_default=True, type=click.Choice(["fp16", "bf16", "fp32"]))
-@click.option("--tile", type=ShapeType((2,)), help="Largest tile, height x width.  [default: 1088x1920]")
+@click.option(
+    "--tile",
+    type=ShapeType((2,)),
+    help="Largest tile, height x width.  [default: 1088x1920 or larger]",
+)
 @click.option("--fixed", is_flag=True, help="Only tiles of just that size and batch: faster, for videos.")
 @click.option("--batch", type=click.IntRange(1, 64), help="Tiles at a time.  [default: 1]")
 @click.option("--min", "low", type=ShapeType((3,)), help="Smallest batch x height x width; with --opt and --max.")
@@ -156,6 +160,7 @@ def _config(
     workspace: int, optimization_level: int, hardware_compatible: str | None, version_compatible: bool,
 ) -> PlanConfig:  # fmt: skip
     """The user's choices; ValueError where they contradict one another."""
+    from engine.tiling import usual_tile
     from engine.trt.plan import PlanConfig, ShapeProfile
 
     shapes = [low, usual, high]
@@ -166,7 +171,7 @@ def _config(
     elif any(shapes):
         raise ValueError("--min, --opt and --max belong together: give all three")
     else:
-        height, width = tile or (1088, 1920)
+        height, width = tile or usual_tile(spec.halo, spec.multiple)
         make = ShapeProfile.fixed if fixed else partial(ShapeProfile.of_tile, spec)
         profile = make(height, width, batch or 1)
     profile.check(spec)

@@ -15,7 +15,7 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Region", "Tile", "TilePlan", "batches"]
+__all__ = ["Region", "Tile", "TilePlan", "batches", "usual_tile"]
 
 Image = npt.NDArray[np.uint8]
 """RGB uint8 ``(H, W, 3)``."""
@@ -185,3 +185,24 @@ def _cut(length: int, tile: int, halo: int) -> Iterator[_Span]:
         end = length if start + tile == length else start + tile - halo
         yield _Span(start, tile, done, end - done)
         done, start = end, start + step
+
+
+TILES = ((1088, 1920), (1440, 2560), (2048, 3072))
+"""Height and width of tiles that plans are made for, smallest first: the wider a halo, the larger they have to be."""
+PHOTO = (4000, 6000)
+"""Of a large photo."""
+MOST_RENDERED = 1.25
+"""Pixels that are rendered for one of the picture."""
+
+
+def usual_tile(halo: int, multiple: int) -> tuple[int, int]:
+    """The smallest of `TILES` that keep `MOST_RENDERED` for a large photo, upright or not; else the largest."""
+
+    def rendered(height: int, width: int, most: tuple[int, int]) -> float:
+        plan = TilePlan.balanced(height, width, most=most, halo=halo, multiple=multiple)
+        return len(plan.tiles) * plan.tile_height * plan.tile_width / (height * width)
+
+    for tile in TILES[:-1]:
+        if max(rendered(*PHOTO, tile), rendered(*PHOTO[::-1], tile)) <= MOST_RENDERED:
+            return tile
+    return TILES[-1]

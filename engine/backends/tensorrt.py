@@ -24,7 +24,7 @@ from engine.conditions import Conditions, grid_shape, window
 from engine.errors import BackendError, OutOfMemoryError, PlanError
 from engine.memory import gpu_tile
 from engine.spec import F32, ModelSpec
-from engine.tiling import Tile, batches
+from engine.tiling import Tile, batches, usual_tile
 from engine.trt import api as tensorrt_api
 from engine.trt import rtx
 from engine.trt.cuda import CudaDevice, Stream, aligned, copy_rectangle, gpu_number
@@ -44,9 +44,6 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Of the inputs that have no fixed one, by name; the picture's first."""
 
 LANES = 2
-
-DEFAULT_TILE = (1088, 1920)
-"""Largest tile of a plan that is built on demand and takes tiles of many shapes."""
 
 
 class TensorRtBackend:
@@ -358,7 +355,7 @@ class TensorRtBackend:
     def _profile_for(self, frame: tuple[int, int] | None, precision: str) -> ShapeProfile:
         """What a plan that is built here takes: tiles of many shapes, or for a video those of its frames alone."""
         if frame is None:
-            return ShapeProfile.of_tile(self.spec, *DEFAULT_TILE, 1)
+            return ShapeProfile.of_tile(self.spec, *usual_tile(self.spec.halo, self.spec.multiple), 1)
         with self._device.current():
             total = self._device.memory()[1]
         try:

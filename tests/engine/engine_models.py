@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.conditions import Conditions, on_grid
 from engine.graphs.export import CHECKPOINT_FORMAT, export_model
 from engine.program.architecture import Program
 from engine.spec import ModelSpec
@@ -127,6 +128,22 @@ def landscape(height: int, width: int, *, seed: int = 0) -> npt.NDArray[np.uint8
     picture[(x - 0.7) ** 2 + (y - 0.2) ** 2 < 0.01] = (255, 250, 200)
     picture += rng.normal(0, 6, picture.shape)
     return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def given(height: int, width: int, *, seed: int = 0, layers: float = 0) -> Conditions:
+    """Conditions for a frame with a layout like a landscape's, on its grid, and a palette."""
+    y, x = np.mgrid[0:12, 0:18] / np.array([12.0, 18.0]).reshape(2, 1, 1)
+    ridge = 0.4 + 0.15 * np.sin(6 * x + seed)
+    layout = np.stack([ridge - y + 0.5, 1 - y, y / 0.6, 1 - 2 * np.hypot(y - 0.2, x - 0.7)])
+    rng = np.random.default_rng(seed)
+    vectors = {
+        "tone": np.array([0.1, 0.25, 0.4, 0.62, 0.7, 0.4, 0.9], np.float32),
+        "sky_lut": rng.random((3, 17, 64), np.float32),
+        "land_lut": rng.random((3, 64, 33), np.float32),
+        "controls": np.array([4, 5, 0.3, 0.8, layers], np.float32),
+    }
+    whole = Conditions(vectors=vectors, maps={"layout": np.clip(layout, 0, 1).astype(np.float32)})
+    return on_grid(whole, (height, width), (height, width))
 
 
 def photos() -> Path | None:

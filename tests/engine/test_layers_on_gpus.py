@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_graphs import OnnxBackend
-from engine_models import LAYERS, landscape
-from test_layers import given
+from engine_models import LAYERS, given, landscape
 
 from engine.backends.base import BackendOptions
 from engine.backends.frames import render_frames

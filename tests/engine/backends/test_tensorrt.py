@@ -289,7 +289,7 @@ def test_plan_with_other_inputs(folder: Path, spec: ModelSpec, built: tuple[Path
 def test_plan_is_built_on_demand(
     folder: Path, spec: ModelSpec, cache: PlanCache, doubles: Any, monkeypatch: Any, caplog: Any
 ) -> None:
-    monkeypatch.setattr("engine.backends.tensorrt.DEFAULT_TILE", (64, 64))
+    monkeypatch.setattr("engine.backends.tensorrt.usual_tile", lambda halo, multiple: (64, 64))
     with TensorRtBackend(folder, spec, BackendOptions(cache=cache.root), build=build_plan) as running:
         assert running.largest_tile == (64, 64)
     for part in (
@@ -469,7 +469,7 @@ def tiles_of_light(size: tuple[int, int], limit: int) -> Any:
 def test_a_video_has_a_plan_of_its_own_size(
     folder: Path, spec: ModelSpec, cache: PlanCache, doubles: Any, monkeypatch: Any, caplog: Any
 ) -> None:
-    monkeypatch.setattr("engine.backends.tensorrt.DEFAULT_TILE", (80, 80))
+    monkeypatch.setattr("engine.backends.tensorrt.usual_tile", lambda halo, multiple: (80, 80))
     options = BackendOptions(cache=cache.root, frame=(96, 128))
     for builds in (2, 2):  # the second time it is there
         with TensorRtBackend(folder, spec, options, build=build_plan) as running:

@@ -11,13 +11,13 @@ import onnx
 import pytest
 import torch
 from engine_graphs import OnnxBackend, graphs, run, stored_in_half
-from engine_models import LAYERS, landscape, save_checkpoint
+from engine_models import LAYERS, given, landscape, save_checkpoint
 from onnx import TensorProto
 
 from engine.backends.base import Backend, BackendOptions
 from engine.backends.frames import render_frames
 from engine.choice import open_backend
-from engine.conditions import Conditions, on_grid, window
+from engine.conditions import Conditions, window
 from engine.errors import BackendError, ModelError
 from engine.graphs.export import PRECISIONS, assert_precision, export_model, read_checkpoint
 from engine.looks.torch_shader import layers_op, near
@@ -66,22 +66,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 def opened(name: str, kind: str, layered: dict[str, Path]) -> Iterator[Backend]:
     with opener(name, layered[kind]) as running:
         yield running
-
-
-def given(height: int, width: int, *, seed: int = 0, layers: float = 0) -> Conditions:
-    """Conditions for a frame with a layout like a landscape's, on its grid, and a palette."""
-    y, x = np.mgrid[0:12, 0:18] / np.array([12.0, 18.0]).reshape(2, 1, 1)
-    ridge = 0.4 + 0.15 * np.sin(6 * x + seed)
-    layout = np.stack([ridge - y + 0.5, 1 - y, y / 0.6, 1 - 2 * np.hypot(y - 0.2, x - 0.7)])
-    rng = np.random.default_rng(seed)
-    vectors = {
-        "tone": np.array([0.1, 0.25, 0.4, 0.62, 0.7, 0.4, 0.9], np.float32),
-        "sky_lut": rng.random((3, 17, 64), np.float32),
-        "land_lut": rng.random((3, 64, 33), np.float32),
-        "controls": np.array([4, 5, 0.3, 0.8, layers], np.float32),
-    }
-    whole = Conditions(vectors=vectors, maps={"layout": np.clip(layout, 0, 1).astype(np.float32)})
-    return on_grid(whole, (height, width), (height, width))
 
 
 def test_agrees_with_the_reference(opened: Backend, name: str, kind: str, layered: dict[str, Path]) -> None:
