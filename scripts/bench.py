@@ -156,7 +156,10 @@ def cases_of(part: str, models: dict[str, Path], args: argparse.Namespace) -> li
     for name, path in models.items():
         values: dict[str, Any] = {"model": str(path)}
         if part == "engine":
+            has_layout = ModelSpec.load(path).has_layout
             for backend in args.backends.split(","):
+                if backend == "mnn" and has_layout:  # it has no shader
+                    continue
                 label = f"engine {name} {backend}"
                 cases.append(Case(kind=part, name=label, size=(0, 0), values={**values, "backend": backend}))
         elif part != "limit":

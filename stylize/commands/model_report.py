@@ -62,7 +62,7 @@ def card(name: str) -> dict[str, Any]:
         "size_multiple": spec.multiple,
         "halo": spec.halo,
         "receptive_radius": spec.radius,
-        "statistics": spec.norm_channels,
+        **({} if spec.has_layout else {"statistics": spec.norm_channels}),
         "probe_side": spec.probe_side,
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
         "sha256": dict(spec.hashes or {}),
