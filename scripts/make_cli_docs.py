@@ -24,7 +24,7 @@ Every option of `stylize` may also be given by an environment variable or in `st
 def sections(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
     """Full name and help page of a command and of all below it."""
     settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
-    context = click.Context(command, info_name=name, parent=parent, **settings)
+    context = command.context_class(command, info_name=name, parent=parent, **settings)
     text = command.get_help(context)
     yield context.command_path, "\n".join(line.rstrip() for line in text.splitlines())
     if isinstance(command, click.Group):
