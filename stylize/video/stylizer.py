@@ -12,7 +12,7 @@ import numpy as np
 from engine.conditions import Conditions, mean_conditions
 from stylize.frame import NOTHING, Frame, Image
 from stylize.pipeline import Pipeline, Stylizing
-from stylize.video.temporal import CUT_CONTENT, SceneSignature, is_cut, window_weights
+from stylize.video.temporal import CUT_CONTENT, SceneSignature, carried, is_cut, window_weights
 from stylize.video.waiting import WaitingPictures
 
 __all__ = ["VideoStylizer"]
@@ -30,6 +30,8 @@ class _Seen:
     """From the frame before; 0 for the first that is seen."""
     repeats: bool
     """Whether it shows the very picture of the frame before."""
+    moved: tuple[float, float]
+    """How far it has moved since the frame before, in widths and heights."""
     view: Image | None = None
     """What the probe is shown, where it may be asked for."""
     conditions: Conditions | None = None
@@ -113,7 +115,8 @@ class VideoStylizer:
         change = signature.change(before.signature) if before else 0.0
         repeats = before is not None and change == 0 and np.array_equal(frame.data, before.frame.data)
         take = self._waiting.put(frame.data) if shown else None
-        seen = _Seen(frame, take, signature, change, repeats)
+        moved = signature.moved(before.signature) if before and not repeats else (0.0, 0.0)
+        seen = _Seen(frame, take, signature, change, repeats, moved)
         if frame.index % PROBE_EVERY == 0 or change >= CUT_CONTENT:
             seen.view = self.pipeline.view(small)
         if before:
@@ -150,8 +153,14 @@ class VideoStylizer:
         scene = self._scene(index - first)
         near = [i for i in scene if abs(first + i - index) <= self._reach and self._is_probed(i, scene)]
         distance = np.array([first + i - index for i in near])
-        parts = [self._probed(window[i]) for i in near]
+        parts = [carried(self._probed(window[i]), *self._movement(i, index - first)) for i in near]
         return mean_conditions(parts, list(window_weights(distance, self._reach)))
+
+    def _movement(self, start: int, stop: int) -> tuple[float, float]:
+        """How far the picture moves from one place in the window to another."""
+        steps = [self._window[i].moved for i in range(min(start, stop) + 1, max(start, stop) + 1)]
+        sign = 1 if start <= stop else -1
+        return sign * sum(x for x, _ in steps), sign * sum(y for _, y in steps)
 
     def _scene(self, at: int) -> range:
         """Places in the window that belong to the scene of place `at`."""
