@@ -124,8 +124,8 @@ def watched(browser):
 
 
 def left(message):
-    """Whether Gradio complains that a page which was left has ended its own requests."""
-    return message.text.startswith("AbortError: signal is aborted")
+    """Whether Gradio complains that a page which was left, or loaded again, has ended its own requests."""
+    return message.text.startswith(("AbortError: signal is aborted", "Unexpected error Connection errored out"))
 
 
 def local(url):
