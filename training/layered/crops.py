@@ -87,10 +87,8 @@ class Canvases:
         """
         room = min(self.side, largest + 4)  # what may be seen, with two pixels around for the interpolation
         corners = (boxes[:, :2] * self.side - 2).long().clamp(0, self.side - room)
-        steps, channels = (
-            torch.arange(room, device=boxes.device),
-            torch.arange(self.pixels.shape[1], device=boxes.device),
-        )
+        steps = torch.arange(room, device=boxes.device)
+        channels = torch.arange(self.pixels.shape[1], device=boxes.device)
         rows, columns = (corners[:, i : i + 1] + steps for i in (0, 1))
         part = self.pixels[
             chosen[:, None, None, None], channels[None, :, None, None], rows[:, None, :, None], columns[:, None, None]

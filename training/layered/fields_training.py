@@ -105,7 +105,6 @@ class FieldsTrainer:
         self.photos = Photos(examples, self.device)
         self.net = FieldsNet(config).to(self.device)
         self.rate = torch.tensor(LEARNING_RATE, device=self.device)
-        replays = self.device.type == "cuda" and adversary is None
         self.optimizer = torch.optim.Adam(
             self.net.parameters(), self.rate, betas=(0.9, 0.99), capturable=self.device.type == "cuda"
         )
@@ -114,7 +113,7 @@ class FieldsTrainer:
         if checkpoint.is_file():
             self._restore(torch.load(checkpoint, weights_only=True, map_location=self.device))
         self.draw = np.random.default_rng(self.step)
-        self._update = Replayed(self._learn, self.device) if replays else self._learn_eagerly
+        self._update = Replayed(self._learn, self.device, plain=adversary is not None)
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state["config"] != self.config.to_dict():
@@ -164,9 +163,6 @@ class FieldsTrainer:
         loss = self._update(*self.photos.draw(self.draw, self.batch), torch.tensor(1 - keep))
         self.step += 1
         return loss
-
-    def _learn_eagerly(self, *inputs: Tensor) -> Tensor:
-        return self._learn(*(value.to(self.device) for value in inputs))
 
     def _learn(self, chosen: Tensor, boxes: Tensor, light: Tensor, change: Tensor) -> Tensor:
         """The update of a draw of `Photos`; `change` is how far the mean of the weights follows them."""

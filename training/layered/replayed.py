@@ -19,10 +19,12 @@ class Replayed:
     Args:
         step: tensors on the device in, one without gradient out; no shape and no kernel depends on values.
         device: on any other than CUDA every call is an ordinary one.
+        plain: so is it on CUDA, for a step that cannot be recorded.
     """
 
-    def __init__(self, step: Callable[..., Tensor], device: torch.device) -> None:
+    def __init__(self, step: Callable[..., Tensor], device: torch.device, *, plain: bool = False) -> None:
         self._step, self._device, self._calls = step, device, 0
+        self._plain = plain or device.type != "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
         self._places: tuple[Tensor, ...] = ()
         self._result: Tensor | None = None
@@ -30,7 +32,7 @@ class Replayed:
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The result; the next call may overwrite it."""
         on_device = tuple(value.to(self._device, non_blocking=True) for value in inputs)
-        if self._device.type != "cuda":
+        if self._plain:
             return self._step(*on_device)
         self._calls += 1
         if self._calls <= WARM_UP:
