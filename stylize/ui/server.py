@@ -67,8 +67,14 @@ def serve(path: Path | None, folder: Path, *, port: int = 0, browser: bool = Tru
         if browser:
             webbrowser.open(address)
         logging.getLogger("httpx").setLevel(logging.WARNING)
+        logging.getLogger("asyncio").addFilter(_tells)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has shut down
             server.run(sockets=[sock])
+
+
+def _tells(record: logging.LogRecord) -> bool:
+    """Whether a message is for people: that a page still listened at the end is not."""
+    return "closing of asynchronous generator" not in record.getMessage()
 
 
 def _bound(port: int) -> socket.socket:

@@ -249,7 +249,7 @@ def test_photos_a_wallpaper_and_a_broken_file(tmp_path, serve, watched):
     box.fill(str(folder))
     box.press("Enter")
     page.wait_for_selector("#pair img.after")
-    assert page.inner_text("#message") == ""
+    page.wait_for_function("document.querySelector('#message').innerText === ''")
     assert page.locator("#strip label").count() == 3
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")  # on a phone
     before = after(page)
