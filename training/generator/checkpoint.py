@@ -89,19 +89,24 @@ def load_generator(path: Path) -> ResnetGenerator | LightGenerator:
     weights, config = _read(path)
     if config.get("architecture") == "layers":
         raise CheckpointError(f"{path} paints in layers and has no instance norm: give a generator of another kind")
-    with _fitting(path):
-        net = build_generator(GeneratorConfig.from_dict(config))
-        net.load_state_dict(weights)
-    return net.eval()
+    return _normed(path, weights, config)
 
 
 def load_any_generator(path: Path) -> ResnetGenerator | LightGenerator | LayeredGenerator:
     """The generator of a checkpoint, whatever its kind, in eval mode; CheckpointError says what does not fit."""
     weights, config = _read(path)
     if config.get("architecture") != "layers":
-        return load_generator(path)
+        return _normed(path, weights, config)
     with _fitting(path):
         return LayeredGenerator.of_weights(weights, LayersConfig.from_dict(config)).eval()
+
+
+def _normed(path: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> ResnetGenerator | LightGenerator:
+    """A generator with instance norm."""
+    with _fitting(path):
+        net = build_generator(GeneratorConfig.from_dict(config))
+        net.load_state_dict(weights)
+    return net.eval()
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
